@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The table of hostcalls: the only place where their numbers are written down.
+//!
+//! A hostcall takes up to six integer arguments and returns one: a result that is zero or more, or a
+//! negated Linux errno. A number that is not in the table returns `-ENOSYS`.
+//!
+//! | platform | number | arguments | result |
+//! |---|---|---|---|
+//! | x86-64 | `rax` | `rdi rsi rdx rcx r8 r9` | `rax` |
+//! | riscv64 | `t5` | `a0` to `a5` | `a0` |
+//!
+//! The gate keeps the callee-saved registers of the platform's C ABI, the FS base, and every vector register;
+//! all other registers come back as zero.
+
+macro_rules! hostcalls {
+    ($( $(#[$doc:meta])* $number:literal $name:ident $c_name:ident; )*) => {
+        /// A call from a cVM's kernel to the monitor.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u64)]
+        #[non_exhaustive]
+        pub enum Hostcall {
+            $( $(#[$doc])* $name = $number, )*
+        }
+
+        impl Hostcall {
+            /// Every hostcall, in the order of the table.
+            pub const ALL: &'static [Hostcall] = &[ $( Hostcall::$name, )* ];
+
+            /// The hostcall with this number, if there is one.
+            #[inline]
+            pub const fn from_number(number: u64) -> Option<Hostcall> {
+                match number {
+                    $( $number => Some(Hostcall::$name), )*
+                    _ => None,
+                }
+            }
+
+            /// The name in the generated C header.
+            pub const fn c_name(self) -> &'static str {
+                match self { $( Hostcall::$name => stringify!($c_name), )* }
+            }
+        }
+    };
+}
+
+hostcalls! {
+    /// `(ptr, len)`: bytes that programs wrote to the console. Returns `len`.
+    1 ConsoleWrite HOSTCALL_CONSOLE_WRITE;
+    /// `()`: nanoseconds of a clock that never goes back.
+    25 TimeNs HOSTCALL_TIME_NS;
+    /// `()`: a one-shot timer of the calling vCPU; returns its id.
+    26 TimerAlloc HOSTCALL_TIMER_ALLOC;
+    /// `(id, ns)`: raises [`crate::irq::TIMER`] after `ns` nanoseconds; 0 disarms.
+    27 TimerSet HOSTCALL_TIMER_SET;
+    /// `(id)`: gives the timer back.
+    28 TimerFree HOSTCALL_TIMER_FREE;
+    /// Reserved by the published interface; block devices are virtio here. `-ENOSYS`.
+    100 BlockRequest HOSTCALL_BLOCK_REQUEST;
+    /// Reserved by the published interface; block devices are virtio here. `-ENOSYS`.
+    101 BlockCapacity HOSTCALL_BLOCK_CAPACITY;
+    /// `(ptr, len, key, mode)`: publishes `[ptr, ptr+len)` of the caller under the 10 byte key at `key`;
+    /// mode 0 read-write, 1 read-only. Returns the publication's id. `EADDRINUSE` when the key is taken.
+    405 FileAdvertise HOSTCALL_FILE_ADVERTISE;
+    /// `(key, flags, info)`: attaches to a published range; writes [`crate::FileInfo`] to `info`. Returns a handle.
+    /// `ENOENT` when nobody publishes the key; with [`crate::PROBE_NOTIFY`] in `flags`, [`crate::irq::CAPABILITY`] is raised when any key appears.
+    406 FileProbe HOSTCALL_FILE_PROBE;
+    /// `(handle)`: asks that the next [`Hostcall::Wake`] of the endpoint behind the handle raises the caller's
+    /// [`crate::irq::CAPABILITY`]. Never blocks.
+    407 Wait HOSTCALL_WAIT;
+    /// `(id)`: by the endpoint's owner on its own vCPU: raises [`crate::irq::CAPABILITY`] in every cVM that asked by [`Hostcall::Wait`];
+    /// by the endpoint's portal: raises it in the cVM that owns the endpoint.
+    408 Wake HOSTCALL_WAKE;
+    /// `(portal, cookie, key, device)`: publishes a portal under the 10 byte key at `key`; `device` is a number for the log. Returns the endpoint's id.
+    409 StreamAdvertise HOSTCALL_STREAM_ADVERTISE;
+    /// `(key, flags)`: connects to a portal. Returns a handle. Errors as [`Hostcall::FileProbe`].
+    410 StreamProbe HOSTCALL_STREAM_PROBE;
+    /// `(handle, ptr, len, op)`: runs the portal behind the handle on this thread, in its owner's compartment, and returns what it returns.
+    /// `EPIPE` when the endpoint is gone, `EBADF` when the handle is not the caller's.
+    411 Call HOSTCALL_CALL;
+    /// `(result)`: reserved; a portal ends by returning. `-ENOSYS`.
+    412 CallFinish HOSTCALL_CALL_FINISH;
+    /// `(dst, offset, len)`: in a portal: copies from the range that the caller passed to [`Hostcall::Call`] to `dst`, memory of the portal's owner.
+    /// `EFAULT` when either side cannot be read or written.
+    413 CallFetch HOSTCALL_CALL_FETCH;
+
+    /// `(entries)`: the kernel can take traps from now on; `entries` points to [`crate::GuestEntries`].
+    1000 VcpuReady HOSTCALL_VCPU_READY;
+    /// `()`: waits until the vCPU's pending word is not zero.
+    1001 WaitForInterrupt HOSTCALL_WAIT_FOR_INTERRUPT;
+    /// `(reason, status)`: ends the cVM; does not return. `reason` is one of [`crate::power_off`].
+    1002 PowerOff HOSTCALL_POWER_OFF;
+    /// `(ptr, len)`: bytes of the kernel's log.
+    1003 LogWrite HOSTCALL_LOG_WRITE;
+    /// `(ptr, len)`: takes up to `len` bytes of console input; returns how many, 0 when there are none.
+    1004 ConsoleRead HOSTCALL_CONSOLE_READ;
+    /// `(address, size)`: reads a device register of 1, 2, 4 or 8 bytes.
+    1005 MmioRead HOSTCALL_MMIO_READ;
+    /// `(address, size, value)`: writes a device register of 1, 2, 4 or 8 bytes.
+    1006 MmioWrite HOSTCALL_MMIO_WRITE;
+    /// `(ptr, len)`: random bytes from the host.
+    1007 Random HOSTCALL_RANDOM;
+    /// `(ip)`: `ip` follows a system call instruction that trapped; patch it so that it does not trap again.
+    /// Returns 0, or an error when the place cannot be patched.
+    1008 PatchSyscall HOSTCALL_PATCH_SYSCALL;
+    /// `(ip, direction)`: where a program counter is in the program as it was before patching (direction 0), or
+    /// where to resume so that a program counter into patched bytes behaves as if they were not patched (direction 1). Returns the program counter.
+    1009 TranslateIp HOSTCALL_TRANSLATE_IP;
+    /// `(ptr, len)`: `[ptr, ptr+len)` holds no code from now on; forget the patches in it.
+    1010 ForgetCode HOSTCALL_FORGET_CODE;
+    /// `(ptr, len)`: the contents of these whole pages are not needed; they read as zero afterwards.
+    1011 MemoryDiscard HOSTCALL_MEMORY_DISCARD;
+    /// `(id)`: takes an endpoint or a publication of the caller back. When it returns, no copy into or out of it is under way or will start.
+    1020 Revoke HOSTCALL_REVOKE;
+    /// `(handle)`: gives a handle of the caller back.
+    1021 Disconnect HOSTCALL_DISCONNECT;
+    /// `(handle, offset, ptr, len)`: copies from a published range to the caller's memory; returns the number of bytes, which is less than
+    /// `len` only at the end of the range. `ESTALE` when it was taken back.
+    1022 FileRead HOSTCALL_FILE_READ;
+    /// `(handle, offset, ptr, len)`: copies from the caller's memory to a published range; returns the number of bytes. `EACCES` when it is read-only.
+    1023 FileWrite HOSTCALL_FILE_WRITE;
+    /// `(ms)`: gives the host processor to others; for a portal that waits for another portal. Never waits longer than a scheduling round.
+    1024 Relax HOSTCALL_RELAX;
+}
