@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a file describes.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::error::{ConfigError, Place};
+use crate::{document, reader};
+
+/// The most bytes that a file may have.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Everything that a file describes, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// The cVMs in the order in which they are started; at least one.
+    pub cvms: Vec<CvmConfig>,
+    /// The buffers that the monitor publishes before any cVM starts.
+    pub capfiles: Vec<CapfileConfig>,
+}
+
+/// One cVM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CvmConfig {
+    /// Its label; no two cVMs have the same.
+    pub name: String,
+    /// The disk image.
+    pub disk: Option<PathBuf>,
+    /// The runtime image to load; the monitor's default when absent.
+    pub runtime: Option<PathBuf>,
+    /// The program and its arguments; at least the program.
+    pub args: Vec<String>,
+    /// The network.
+    pub net: Option<String>,
+    /// What to wait for before the next cVM is started.
+    pub wait: Wait,
+    /// Whether its capabilities lack the software-defined permissions.
+    pub clean_room: bool,
+    /// The name of the inner cVM of a nested pair.
+    pub callback_in: Option<String>,
+    /// The name of the outer cVM of a nested pair; the monitor when absent.
+    pub callback_out: Option<String>,
+    /// Where it is mapped.
+    pub isolation: Isolation,
+}
+
+/// What to wait for before the next cVM is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing.
+    #[default]
+    None,
+    /// So many seconds.
+    Seconds(u32),
+    /// The end of this cVM.
+    Join,
+}
+
+/// Where a cVM is mapped, and its bounds. All are whole pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isolation {
+    /// The first byte.
+    pub base: u64,
+    /// How many bytes; `base + size` does not exceed 2^64 - 1.
+    pub size: u64,
+    /// The first byte that its capabilities allow, if that is not `base`.
+    pub begin: Option<u64>,
+    /// The byte after the last that its capabilities allow, if that is not `base + size`.
+    pub end: Option<u64>,
+}
+
+impl Isolation {
+    /// The byte after the range.
+    pub const fn top(&self) -> u64 {
+        self.base.saturating_add(self.size)
+    }
+
+    /// The range that its capabilities allow, as first byte and the byte after the last.
+    pub fn bounds(&self) -> (u64, u64) {
+        (
+            self.begin.unwrap_or(self.base),
+            self.end.unwrap_or(self.top()),
+        )
+    }
+}
+
+/// A buffer that the monitor publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapfileConfig {
+    /// The key; 1 to 10 bytes, no NUL among them, no two the same.
+    pub name: String,
+    /// How many bytes.
+    pub size: u64,
+    /// What is in it at first, `size` bytes at most; the rest is zero.
+    pub data: Vec<u8>,
+}
+
+impl Deployment {
+    /// Reads a file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Read`], [`ConfigError::TooLarge`], and as [`Deployment::from_str`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Deployment, ConfigError> {
+        let path = path.as_ref();
+        let file = path.display().to_string();
+        let unreadable = |source| ConfigError::Read {
+            file: file.clone(),
+            source,
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .map_err(unreadable)?
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(ConfigError::TooLarge {
+                file,
+                limit: MAX_FILE,
+            });
+        }
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let good = error.utf8_error().valid_up_to();
+                let line = 1 + error
+                    .as_bytes()
+                    .iter()
+                    .take(good)
+                    .filter(|&&byte| byte == b'\n')
+                    .count();
+                return Err(ConfigError::Syntax {
+                    place: Place { file, line },
+                    message: "it is not UTF-8".to_owned(),
+                });
+            }
+        };
+        Deployment::read(&text, &file, path)
+    }
+
+    /// Reads a text as if it were the contents of the file `name`, which is what errors call it and in whose folder paths are.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Syntax`] when it is not YAML; the others say which key is wrong.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "the trait's method has no place for the name"
+    )]
+    pub fn from_str(text: &str, name: &str) -> Result<Deployment, ConfigError> {
+        Deployment::read(text, name, Path::new(name))
+    }
+
+    fn read(text: &str, file: &str, path: &Path) -> Result<Deployment, ConfigError> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let root = document::parse(text, file)?;
+        reader::Reader { file, folder }.deployment(&root)
+    }
+}

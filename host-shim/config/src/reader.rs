@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the tree to a deployment, checking everything on the way.
+
+use std::path::{Path, PathBuf};
+
+use capstream_abi::KEY_LEN;
+use capstream_abi::boot::PAGE;
+
+use crate::deployment::{CapfileConfig, CvmConfig, Deployment, Isolation, Wait};
+use crate::document::{Entry, Node, Value};
+use crate::error::{ConfigError, Place};
+use crate::keys::Section;
+
+/// Hosts map nothing below.
+const MIN_BASE: u64 = 0x1_0000;
+/// Holds a runtime image, the areas of the layout and a little memory.
+const MIN_SIZE: u64 = 16 << 20;
+/// No range includes the last page of the address space, so that the byte after it has an address.
+const LAST_PAGE: u64 = u64::MAX - (PAGE - 1);
+/// The largest buffer that the monitor publishes.
+const MAX_CAPFILE: u64 = 1 << 30;
+/// The name of the monitor where the name of a cVM is expected.
+const MONITOR: &str = "monitor";
+
+/// Reads the tree of one file.
+pub(crate) struct Reader<'a> {
+    pub(crate) file: &'a str,
+    /// What relative paths are relative to.
+    pub(crate) folder: &'a Path,
+}
+
+/// The entries of a mapping, all with known keys.
+struct Fields<'a> {
+    section: Section,
+    /// What errors call this one.
+    title: String,
+    line: usize,
+    entries: &'a [Entry],
+}
+
+impl<'a> Fields<'a> {
+    /// The value of a key, and the line of the key; `None` when it is missing or empty.
+    fn get(&self, key: &str) -> Option<Field<'a>> {
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key && !matches!(entry.value.value, Value::Null))
+            .map(|entry| Field {
+                section: self.section,
+                key: entry.key.as_str(),
+                node: &entry.value,
+            })
+    }
+}
+
+/// A key's value.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    section: Section,
+    key: &'a str,
+    node: &'a Node,
+}
+
+/// A cVM's configuration, and where its parts are.
+struct Located {
+    cvm: CvmConfig,
+    name: usize,
+    isolation: usize,
+    callback_in: usize,
+    callback_out: usize,
+}
+
+impl Reader<'_> {
+    fn place(&self, line: usize) -> Place {
+        Place {
+            file: self.file.to_owned(),
+            line,
+        }
+    }
+
+    fn value(&self, field: Field<'_>, expected: impl Into<String>) -> ConfigError {
+        ConfigError::Value {
+            place: self.place(field.node.line),
+            key: field.key.to_owned(),
+            found: field.node.value.describe(),
+            expected: expected.into(),
+        }
+    }
+
+    /// The value is not what the table of keys says.
+    fn unfit(&self, field: Field<'_>) -> ConfigError {
+        self.value(field, field.section.value(field.key))
+    }
+
+    pub(crate) fn deployment(&self, root: &Node) -> Result<Deployment, ConfigError> {
+        let fields = self.fields(root, Section::File, "the file")?;
+        let mut cvms = Vec::new();
+        let list = self.needed(&fields, "cVMs")?;
+        for node in self.list(list)? {
+            cvms.push(self.cvm(node)?);
+        }
+        if cvms.is_empty() {
+            return Err(self.unfit(list));
+        }
+        self.names(&cvms)?;
+        self.ranges(&cvms)?;
+        self.callbacks(&cvms)?;
+
+        let mut capfiles: Vec<(CapfileConfig, usize)> = Vec::new();
+        if let Some(list) = fields.get("capfiles") {
+            for node in self.list(list)? {
+                let (capfile, line) = self.capfile(node)?;
+                if let Some((_, first)) = capfiles
+                    .iter()
+                    .find(|(other, _)| other.name == capfile.name)
+                {
+                    return Err(ConfigError::DuplicateName {
+                        place: self.place(line),
+                        name: capfile.name,
+                        first: *first,
+                    });
+                }
+                capfiles.push((capfile, line));
+            }
+        }
+        Ok(Deployment {
+            cvms: cvms.into_iter().map(|located| located.cvm).collect(),
+            capfiles: capfiles.into_iter().map(|(capfile, _)| capfile).collect(),
+        })
+    }
+
+    /// No two cVMs have the same name.
+    fn names(&self, cvms: &[Located]) -> Result<(), ConfigError> {
+        for (index, located) in cvms.iter().enumerate() {
+            let twin = cvms
+                .iter()
+                .take(index)
+                .find(|other| other.cvm.name == located.cvm.name);
+            if let Some(twin) = twin {
+                return Err(ConfigError::DuplicateName {
+                    place: self.place(located.name),
+                    name: located.cvm.name.clone(),
+                    first: twin.name,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// No two ranges overlap.
+    fn ranges(&self, cvms: &[Located]) -> Result<(), ConfigError> {
+        for (index, located) in cvms.iter().enumerate() {
+            let range = located.cvm.isolation;
+            for other in cvms.iter().take(index) {
+                let taken = other.cvm.isolation;
+                if range.base < taken.top() && taken.base < range.top() {
+                    return Err(ConfigError::Overlap {
+                        place: self.place(located.isolation),
+                        name: located.cvm.name.clone(),
+                        base: range.base,
+                        top: range.top(),
+                        other: other.cvm.name.clone(),
+                        other_base: taken.base,
+                        other_top: taken.top(),
+                        other_line: other.isolation,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nested pairs are of cVMs that there are.
+    fn callbacks(&self, cvms: &[Located]) -> Result<(), ConfigError> {
+        for located in cvms {
+            let cvm = &located.cvm;
+            let callbacks = [
+                ("callback_in", &cvm.callback_in, located.callback_in),
+                ("callback_out", &cvm.callback_out, located.callback_out),
+            ];
+            for (key, target, line) in callbacks {
+                let Some(target) = target else { continue };
+                let exists = cvms.iter().any(|other| other.cvm.name == *target);
+                if !exists || *target == cvm.name {
+                    return Err(ConfigError::Value {
+                        place: self.place(line),
+                        key: key.to_owned(),
+                        found: format!("`{}`", target.escape_debug()),
+                        expected: Section::Cvm.value(key).to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cvm(&self, node: &Node) -> Result<Located, ConfigError> {
+        let mut fields = self.fields(node, Section::Cvm, "a cVM")?;
+        let name_field = self.needed(&fields, "name")?;
+        let name = self.text(name_field)?;
+        if name.is_empty() || name == MONITOR || name.chars().any(char::is_control) {
+            return Err(self.unfit(name_field));
+        }
+        fields.title = format!("the cVM `{name}`");
+        let isolation_field = self.needed(&fields, "isolation")?;
+        let line = |key| fields.get(key).map_or(fields.line, |field| field.node.line);
+        let wait = match fields.get("wait") {
+            None => Wait::None,
+            Some(field) => self.wait(field)?,
+        };
+        let clean_room = match fields.get("clean_room") {
+            None => false,
+            Some(field) => match self.text(field)?.as_str() {
+                "0" | "false" => false,
+                "1" | "true" => true,
+                _ => return Err(self.unfit(field)),
+            },
+        };
+        let callback_out = self
+            .word(&fields, "callback_out")?
+            .filter(|target| target != MONITOR);
+        Ok(Located {
+            name: name_field.node.line,
+            isolation: isolation_field.node.line,
+            callback_in: line("callback_in"),
+            callback_out: line("callback_out"),
+            cvm: CvmConfig {
+                name,
+                disk: self.path(&fields, "disk")?,
+                runtime: self.path(&fields, "runtime")?,
+                args: self.args(self.needed(&fields, "args")?)?,
+                net: self.word(&fields, "net")?,
+                wait,
+                clean_room,
+                callback_in: self.word(&fields, "callback_in")?,
+                callback_out,
+                isolation: self.isolation(isolation_field, &fields.title)?,
+            },
+        })
+    }
+
+    fn wait(&self, field: Field<'_>) -> Result<Wait, ConfigError> {
+        match self.text(field)?.parse::<i64>() {
+            Ok(-1) => Ok(Wait::Join),
+            Ok(0) => Ok(Wait::None),
+            Ok(seconds) => u32::try_from(seconds)
+                .map(Wait::Seconds)
+                .map_err(|_| self.unfit(field)),
+            Err(_) => Err(self.unfit(field)),
+        }
+    }
+
+    fn isolation(&self, field: Field<'_>, cvm: &str) -> Result<Isolation, ConfigError> {
+        let title = format!("`isolation` of {cvm}");
+        let fields = self.fields(field.node, Section::Isolation, &title)?;
+        let base_field = self.needed(&fields, "base")?;
+        let size_field = self.needed(&fields, "size")?;
+        let base = self.page(base_field)?;
+        let size = self.page(size_field)?;
+        if base < MIN_BASE {
+            return Err(self.unfit(base_field));
+        }
+        if size < MIN_SIZE {
+            return Err(self.unfit(size_field));
+        }
+        let most = LAST_PAGE.saturating_sub(base);
+        if size > most {
+            return Err(self.value(
+                size_field,
+                format!("at most {most:#x}, so that the range ends below 2^64"),
+            ));
+        }
+        let top = base + size;
+        let bound = |key: &str| {
+            fields
+                .get(key)
+                .map(|field| self.page(field).map(|address| (field, address)))
+                .transpose()
+        };
+        let begin = bound("begin")?;
+        let end = bound("end")?;
+        let first = begin.map_or(base, |(_, address)| address);
+        let last = end.map_or(top, |(_, address)| address);
+        if let Some((field, address)) = begin
+            && (address < base || address >= last.min(top))
+        {
+            return Err(self.value(
+                field,
+                format!("an address from {base:#x} on, below {:#x}", last.min(top)),
+            ));
+        }
+        if let Some((field, address)) = end
+            && (address > top || address <= first)
+        {
+            return Err(self.value(
+                field,
+                format!("an address above {first:#x}, {top:#x} at most"),
+            ));
+        }
+        Ok(Isolation {
+            base,
+            size,
+            begin: begin.map(|(_, address)| address),
+            end: end.map(|(_, address)| address),
+        })
+    }
+
+    fn capfile(&self, node: &Node) -> Result<(CapfileConfig, usize), ConfigError> {
+        let mut fields = self.fields(node, Section::Capfile, "a capfile")?;
+        let name_field = self.needed(&fields, "name")?;
+        let name = self.text(name_field)?;
+        if name.is_empty() || name.len() > KEY_LEN || name.contains('\0') {
+            return Err(self.unfit(name_field));
+        }
+        fields.title = format!("the capfile `{}`", name.escape_debug());
+        let size_field = self.needed(&fields, "size")?;
+        let size = self.hex(size_field)?;
+        if size == 0 || size > MAX_CAPFILE {
+            return Err(self.unfit(size_field));
+        }
+        let mut data = Vec::new();
+        if let Some(field) = fields.get("data") {
+            data = self.text(field)?.into_bytes();
+            if data.len() as u64 > size {
+                return Err(ConfigError::Value {
+                    place: self.place(field.node.line),
+                    key: field.key.to_owned(),
+                    found: format!("{:#x} bytes long", data.len()),
+                    expected: format!("at most {size:#x} bytes, the capfile's `size`"),
+                });
+            }
+        }
+        let line = name_field.node.line;
+        Ok((CapfileConfig { name, size, data }, line))
+    }
+
+    /// The entries of a mapping whose keys are all known.
+    fn fields<'a>(
+        &self,
+        node: &'a Node,
+        section: Section,
+        title: &str,
+    ) -> Result<Fields<'a>, ConfigError> {
+        let entries = match &node.value {
+            Value::Mapping(entries) => entries.as_slice(),
+            Value::Null => &[],
+            other => {
+                let names: Vec<_> = section.keys().map(|key| key.name).collect();
+                return Err(ConfigError::Syntax {
+                    place: self.place(node.line),
+                    message: format!(
+                        "{title} is {}; expected a mapping with the keys {}",
+                        other.describe(),
+                        names.join(", ")
+                    ),
+                });
+            }
+        };
+        for entry in entries {
+            if !section.keys().any(|key| key.name == entry.key) {
+                return Err(ConfigError::UnknownKey {
+                    place: self.place(entry.line),
+                    key: entry.key.escape_debug().to_string(),
+                    section: section.name(),
+                    suggestion: section.suggest(&entry.key),
+                });
+            }
+        }
+        Ok(Fields {
+            section,
+            title: title.to_owned(),
+            line: node.line,
+            entries,
+        })
+    }
+
+    fn needed<'a>(&self, fields: &Fields<'a>, key: &'static str) -> Result<Field<'a>, ConfigError> {
+        fields.get(key).ok_or_else(|| ConfigError::MissingKey {
+            place: self.place(fields.line),
+            section: fields.title.clone(),
+            key,
+            expected: fields.section.value(key),
+        })
+    }
+
+    fn list<'a>(&self, field: Field<'a>) -> Result<&'a [Node], ConfigError> {
+        match &field.node.value {
+            Value::List(nodes) => Ok(nodes),
+            _ => Err(self.unfit(field)),
+        }
+    }
+
+    fn text(&self, field: Field<'_>) -> Result<String, ConfigError> {
+        match &field.node.value {
+            Value::Scalar(text) => Ok(text.clone()),
+            _ => Err(self.unfit(field)),
+        }
+    }
+
+    /// An optional text that is not empty and that the host can be given.
+    fn word(&self, fields: &Fields<'_>, key: &str) -> Result<Option<String>, ConfigError> {
+        let Some(field) = fields.get(key) else {
+            return Ok(None);
+        };
+        let text = self.text(field)?;
+        if text.is_empty() || text.contains('\0') {
+            return Err(self.unfit(field));
+        }
+        Ok(Some(text))
+    }
+
+    fn path(&self, fields: &Fields<'_>, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(self.word(fields, key)?.map(|path| self.folder.join(path)))
+    }
+
+    fn args(&self, field: Field<'_>) -> Result<Vec<String>, ConfigError> {
+        let words = match &field.node.value {
+            Value::Scalar(text) => shlex::split(text).ok_or_else(|| {
+                self.value(field, "a text whose quotes are closed, or a list of words")
+            })?,
+            Value::List(nodes) => {
+                let words = nodes.iter().map(|node| {
+                    let key = field.key;
+                    match &node.value {
+                        Value::Scalar(text) => Ok(text.clone()),
+                        _ => Err(self.unfit(Field {
+                            section: field.section,
+                            key,
+                            node,
+                        })),
+                    }
+                });
+                words.collect::<Result<Vec<_>, _>>()?
+            }
+            _ => return Err(self.unfit(field)),
+        };
+        let program = words.first().is_some_and(|word| !word.is_empty());
+        if !program || words.iter().any(|word| word.contains('\0')) {
+            return Err(self.value(field, "a program and its arguments, without NUL bytes"));
+        }
+        Ok(words)
+    }
+
+    /// A hexadecimal number, with `0x` or without.
+    fn hex(&self, field: Field<'_>) -> Result<u64, ConfigError> {
+        let text = self.text(field)?;
+        let digits = text
+            .strip_prefix("0x")
+            .or_else(|| text.strip_prefix("0X"))
+            .unwrap_or(&text);
+        let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
+        // The conversion itself would take a sign.
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(self.unfit(field));
+        }
+        u64::from_str_radix(&digits, 16).map_err(|_| self.unfit(field))
+    }
+
+    fn page(&self, field: Field<'_>) -> Result<u64, ConfigError> {
+        let address = self.hex(field)?;
+        if !address.is_multiple_of(PAGE) {
+            return Err(self.unfit(field));
+        }
+        Ok(address)
+    }
+}
