@@ -100,7 +100,7 @@ impl Layout {
     /// Lays out `size` bytes from `base` around an image of `image_size` bytes; `None` when they are not whole pages,
     /// wrap around, or leave less than `min_ram` bytes of memory.
     pub const fn new(base: u64, size: u64, image_size: u64, min_ram: u64) -> Option<Layout> {
-        if base % PAGE != 0 || size % PAGE != 0 {
+        if !base.is_multiple_of(PAGE) || !size.is_multiple_of(PAGE) {
             return None;
         }
         let Some(end) = base.checked_add(size) else { return None };

@@ -64,8 +64,8 @@ hostcalls! {
     /// `(key, flags, info)`: attaches to a published range; writes [`crate::FileInfo`] to `info`. Returns a handle.
     /// `ENOENT` when nobody publishes the key; with [`crate::PROBE_NOTIFY`] in `flags`, [`crate::irq::CAPABILITY`] is raised when any key appears.
     406 FileProbe HOSTCALL_FILE_PROBE;
-    /// `(handle)`: asks that the next [`Hostcall::Wake`] of the endpoint behind the handle raises the caller's
-    /// [`crate::irq::CAPABILITY`]. Never blocks.
+    /// `(handle)`: asks that the next [`Hostcall::Wake`] of the endpoint behind the handle, or its end, raises the caller's
+    /// [`crate::irq::CAPABILITY`]. Never blocks. `EPIPE` when the endpoint is gone.
     407 Wait HOSTCALL_WAIT;
     /// `(id)`: by the endpoint's owner on its own vCPU: raises [`crate::irq::CAPABILITY`] in every cVM that asked by [`Hostcall::Wait`];
     /// by the endpoint's portal: raises it in the cVM that owns the endpoint.

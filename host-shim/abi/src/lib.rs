@@ -25,6 +25,9 @@ pub const PROBE_NOTIFY: u64 = 1;
 pub const CALL_DELIVER: u64 = 0;
 /// Operation of [`Hostcall::Call`]: the portal returns the size of the oldest queued buffer in bytes, 0 when there is none.
 pub const CALL_QUERY: u64 = 1;
+/// Operation of [`Hostcall::Call`]: as [`CALL_QUERY`]; when there is none the receiver calls [`Hostcall::Wake`] as soon as it queues one,
+/// as it does after a [`CALL_DELIVER`] that failed with `EAGAIN`.
+pub const CALL_QUERY_NOTIFY: u64 = 2;
 
 /// Direction of [`Hostcall::TranslateIp`]: from where the processor is to where an unpatched program would be.
 pub const TRANSLATE_TO_PROGRAM: u64 = 0;

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What `/cap/chN` and `/cap/cfN` do, without a kernel: state machines of endpoints, the queue of posted buffers, the
+//! portal that senders run, keys and requests.
+//!
+//! Two traits connect it to the world: [`Kernel`], what it needs from the kernel it is in, and [`Monitor`], the hostcalls.
+//! A third, [`PortalCalls`], is the part of the monitor that a portal may use: it runs on a sender's thread while this kernel runs on
+//! its own, so everything the two share is in [`portal::Shared`] and is made of atomics.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`slots`] | lock-free table of receive buffers |
+//! | [`portal`] | delivery, on the sender's thread |
+//! | [`stream`] | an endpoint of a stream, on its own kernel |
+//! | [`file`] | a published or attached range |
+//! | [`pins`] | buffers that must not go away while somebody may write into them |
+//! | [`probe`] | waiting for a key |
+//! | [`gate`] | calling the monitor from a portal |
+//! | [`requests`] | numbers and structures of the public header |
+#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        reason = "a test that cannot go on has failed"
+    )
+)]
+
+mod atomic;
+pub mod errno;
+pub mod file;
+pub mod gate;
+pub mod kernel;
+pub mod key;
+pub mod monitor;
+pub mod pins;
+pub mod portal;
+pub mod probe;
+pub mod requests;
+pub mod slots;
+pub mod stream;
+
+pub use errno::{Errno, Result};
+pub use file::File;
+pub use kernel::{Kernel, Lock, Pin};
+pub use key::Key;
+pub use monitor::{Monitor, PortalCalls};
+pub use portal::Shared;
+pub use stream::Stream;
