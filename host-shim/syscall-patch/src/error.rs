@@ -59,4 +59,12 @@ pub enum PatchError {
         /// The address after the instruction.
         ip: u64,
     },
+    /// It is the signal return of a C library, whose bytes unwinders look for.
+    #[error(
+        "the system call that ends at {ip:#x} returns from signal handlers; unwinders know it by its bytes, so it keeps trapping"
+    )]
+    SignalReturn {
+        /// The address after the instruction.
+        ip: u64,
+    },
 }

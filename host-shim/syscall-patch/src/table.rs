@@ -1,13 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The patches of one cVM.
+//!
+//! One lock guards everything except the landings, which signal handlers read without it; no other lock is taken while
+//! it is held.
+//!
+//! A patch is *live*: its bytes stand in the program. It becomes *retired* when they are taken back while tasks may still be in
+//! its stub, which therefore stays. It ends when its code is forgotten, or is found to have been overwritten.
 
+use crate::area::{NoPlace, StubArea};
 use crate::error::{PatchError, TableError};
+use crate::instruction::{SYSCALL, displacement};
+use crate::landing::{Landing, Landings};
+use crate::memory::CodeMemory;
+use crate::plan::{self, JUMP, Plan, Surroundings};
+use crate::stub;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Least size of a stub area: a place where each of the guarded bytes can be an undefined opcode needs some choice.
+const LEAST_AREA: u64 = 4096;
+/// How many patches a table holds.
+const MOST_PATCHES: usize = 32768;
+/// How many refused system calls it remembers.
+const MOST_REFUSALS: usize = 4096;
+/// Bytes between the first and the last that one patch concerns, at most.
+const LONGEST_SPAN: u64 = 512;
+/// How often a system call that is patched but still in place may trap before it is patched a second time, because the
+/// program jumps directly to it.
+const TRAPS_TOLERATED: u32 = 4;
 
 /// How a system call instruction was patched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PatchKind {
-    /// One instruction before it became the jump; the instruction itself is still there.
+    /// One instruction before it became the jump; the system call itself is still there.
     Preceding,
     /// It became a short jump to unused padding nearby, which holds the jump.
     Cave,
@@ -37,70 +64,603 @@ impl Direction {
     }
 }
 
-/// What a table did so far.
+/// What a table holds and did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Patches in place, all kinds.
+    /// Patches of [`PatchKind::Preceding`] made.
+    pub preceding: u64,
+    /// Patches of [`PatchKind::Cave`] made.
+    pub cave: u64,
+    /// Patches of [`PatchKind::Following`] made.
+    pub following: u64,
+    /// Patches of [`PatchKind::Several`] made.
+    pub several: u64,
+    /// Requests that were refused because no pattern fits.
+    pub no_pattern: u64,
+    /// Requests that were refused for lack of room.
+    pub no_room: u64,
+    /// Traps of system calls that were already patched.
+    pub traps_after_patch: u64,
+    /// Patches that ended because their code was forgotten.
+    pub forgotten: u64,
+    /// Patches that ended because the program had overwritten them.
+    pub overwritten: u64,
+    /// How often a program landed inside a patch and was led to the stub.
+    pub landings: u64,
+    /// Patches in place now.
     pub live: u64,
-    /// Bytes of the stub area in use.
+    /// Bytes of the stub area in use now.
     pub stub_bytes: u64,
+}
+
+/// Up to five bytes that were written to a program.
+#[derive(Clone, Copy, Debug)]
+struct Edit {
+    at: u64,
+    len: usize,
+    old: [u8; 5],
+    new: [u8; 5],
+}
+
+impl Edit {
+    fn range(&self) -> Range<u64> {
+        self.at..self.at + self.len as u64
+    }
+
+    fn old(&self) -> &[u8] {
+        self.old.get(..self.len).unwrap_or(&self.old)
+    }
+
+    fn new_bytes(&self) -> &[u8] {
+        self.new.get(..self.len).unwrap_or(&self.new)
+    }
+
+    fn intact(&self, memory: &CodeMemory) -> bool {
+        let mut bytes = [0; 5];
+        let now = bytes.get_mut(..self.len).unwrap_or_default();
+        memory.read(self.at, now) && now == self.new_bytes()
+    }
+
+    /// Puts the old bytes back, except those in `gone`.
+    fn undo(&self, memory: &CodeMemory, gone: &Range<u64>) {
+        if !self.intact(memory) {
+            return;
+        }
+        for (at, byte) in (self.at..).zip(self.old()) {
+            // The edit was written, so its bytes are in the code range.
+            let _ = gone.contains(&at) || memory.write(at, &[*byte]);
+        }
+    }
+}
+
+/// One patched system call.
+#[derive(Debug)]
+struct Patch {
+    kind: PatchKind,
+    /// The system call instruction.
+    site: u64,
+    /// What was written; empty when the patch is retired.
+    edits: Vec<Edit>,
+    /// The displaced instructions of a live patch, which no other patch may change.
+    displaced: Vec<Range<u64>>,
+    /// From the first to the last byte that it concerns.
+    span: Range<u64>,
+    /// Its stub.
+    place: Range<u64>,
+    /// See [`stub::Stub`].
+    to_program: Vec<(u64, u64)>,
+    /// See [`stub::Stub`].
+    to_patched: Vec<(u64, u64)>,
+    /// How often the system call trapped since.
+    traps: u32,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+struct State {
+    area: StubArea,
+    next_id: u64,
+    patches: BTreeMap<u64, Patch>,
+    /// Where patches span: (first address, id).
+    spans: BTreeSet<(u64, u64)>,
+    /// What live patches displace: begin to (end, id). These ranges do not overlap.
+    displaced: BTreeMap<u64, (u64, u64)>,
+    /// Stubs: begin to id.
+    stubs: BTreeMap<u64, u64>,
+    /// Patches that leave the system call in place: its address to id.
+    in_place: HashMap<u64, u64>,
+    /// System calls that cannot be patched, why, and the bytes around them when that was found.
+    refused: HashMap<u64, (PatchError, [u8; 16])>,
+    stats: Stats,
 }
 
 /// The patches of one cVM.
 #[derive(Debug)]
 pub struct PatchTable {
-    _entry: u64,
+    memory: CodeMemory,
+    kernel: u64,
+    landings: Landings,
+    landed: AtomicU64,
+    state: Mutex<State>,
 }
 
 impl PatchTable {
     /// Makes an empty table which writes stubs to the `len` bytes at `stub_area`, patches instructions in `code`
     /// only, and enters the kernel at `kernel_syscall_entry`.
     ///
+    /// Patches can be made where the stub area is less than 2 GiB away.
+    ///
     /// # Safety
     ///
-    /// Until the table is dropped, all of the stub area and of `code` is mapped, readable and writable, nothing of it
-    /// belongs to Rust objects, and no code in `code` runs on another processor during [`PatchTable::patch`] and
-    /// [`PatchTable::forget`].
+    /// Until the table is dropped:
+    /// - all of the stub area and of `code` is mapped, readable and writable, and holds no Rust objects;
+    /// - nobody else writes to the stub area or relies on its contents;
+    /// - during [`PatchTable::patch`] and [`PatchTable::forget`] no other processor executes what is in `code` or in the stub area.
     pub unsafe fn new(
         stub_area: *mut u8,
         len: usize,
         code: Range<u64>,
         kernel_syscall_entry: u64,
     ) -> Result<PatchTable, TableError> {
-        let _ = (stub_area, len, code);
+        let begin = stub_area as u64;
+        let len = len as u64;
+        let stubs = match begin.checked_add(len) {
+            Some(end) if len >= LEAST_AREA && begin != 0 => begin..end,
+            _ => {
+                return Err(TableError::StubArea {
+                    begin,
+                    len,
+                    least: LEAST_AREA,
+                });
+            }
+        };
+        let overlap = code.start < stubs.end && stubs.start < code.end;
+        if code.start > code.end || overlap {
+            return Err(TableError::CodeRange {
+                begin: code.start,
+                end: code.end,
+            });
+        }
         Ok(PatchTable {
-            _entry: kernel_syscall_entry,
+            // SAFETY: the contract of this function includes that of `CodeMemory::new`.
+            memory: unsafe { CodeMemory::new(code, stubs.clone()) },
+            kernel: kernel_syscall_entry,
+            landings: Landings::default(),
+            landed: AtomicU64::new(0),
+            state: Mutex::new(State {
+                area: StubArea::new(stubs),
+                next_id: 0,
+                patches: BTreeMap::new(),
+                spans: BTreeSet::new(),
+                displaced: BTreeMap::new(),
+                stubs: BTreeMap::new(),
+                in_place: HashMap::new(),
+                refused: HashMap::new(),
+                stats: Stats::default(),
+            }),
         })
     }
 
     /// Patches the system call instruction which ends at `ip_after_syscall`, and which a program just executed.
+    ///
+    /// A system call that is patched already is patched a second time when it keeps trapping. Afterwards a task may still be
+    /// about to go on at `ip_after_syscall`, or at any other address of the program: see [`PatchTable::on_invalid_opcode`].
     pub fn patch(&self, ip_after_syscall: u64) -> Result<PatchKind, PatchError> {
-        Err(PatchError::NoPattern {
-            ip: ip_after_syscall,
-        })
+        let ip = ip_after_syscall;
+        let len = SYSCALL.len() as u64;
+        let site = ip
+            .checked_sub(len)
+            .filter(|&site| self.memory.code().contains(&site))
+            .ok_or(PatchError::OutOfRange { ip })?;
+        if !self.memory.holds(site, &SYSCALL) {
+            return Err(PatchError::NotSyscall { ip });
+        }
+        let mut state = self.lock();
+        let mut around = [0; 16];
+        let fingerprint = self
+            .memory
+            .read(site.saturating_sub(6), &mut around)
+            .then_some(around);
+        if let Some((why, bytes)) = state.refused.get(&site) {
+            if Some(*bytes) == fingerprint {
+                return Err(*why);
+            }
+        }
+        let result = self.patch_site(&mut state, site);
+        match result {
+            Ok(_) => {
+                state.refused.remove(&site);
+            }
+            Err(why) => {
+                match why {
+                    PatchError::NoPattern { .. } => state.stats.no_pattern += 1,
+                    PatchError::AreaFull { .. } => state.stats.no_room += 1,
+                    _ => {}
+                }
+                if state.refused.len() >= MOST_REFUSALS {
+                    state.refused.clear();
+                }
+                if let Some(bytes) = fingerprint {
+                    state.refused.insert(site, (why, bytes));
+                }
+            }
+        }
+        result
+    }
+
+    fn patch_site(&self, state: &mut State, site: u64) -> Result<PatchKind, PatchError> {
+        let wide = Surroundings::range(site, plan::WIDE, self.memory.code());
+        self.drop_overwritten(state, &wide);
+
+        let existing = state.in_place.get(&site).copied();
+        if let Some(patch) = existing.and_then(|id| state.patches.get_mut(&id)) {
+            patch.traps = patch.traps.saturating_add(1);
+            let (traps, kind) = (patch.traps, patch.kind);
+            state.stats.traps_after_patch += 1;
+            if traps != TRAPS_TOLERATED {
+                return Ok(kind);
+            }
+        }
+
+        let ip = site.wrapping_add(SYSCALL.len() as u64);
+        let mut why = PatchError::NoPattern { ip };
+        let stages: [(u64, fn(&Surroundings) -> Vec<Plan>); 3] = [
+            (plan::NEAR, plan::preceding),
+            (plan::WIDE, plan::caves),
+            (plan::WIDE, plan::around),
+        ];
+        // What is in place already need not be found again.
+        for (radius, plans) in stages.iter().skip(usize::from(existing.is_some())) {
+            let code = self
+                .surroundings(state, site, *radius)
+                .ok_or(PatchError::OutOfRange { ip })?;
+            if code.is_signal_return() {
+                return Err(PatchError::SignalReturn { ip });
+            }
+            for plan in plans(&code) {
+                // A second patch has to concern the system call itself.
+                let helps =
+                    existing.is_none() || plan.displaces_syscall() || plan.kind == PatchKind::Cave;
+                if !helps || state.conflict(&plan) {
+                    continue;
+                }
+                match self.carry_out(state, &plan) {
+                    Ok(()) => {
+                        if let Some(first) = existing.filter(|_| plan.displaces_syscall()) {
+                            // Its stub returns to where now the inside of a jump is.
+                            self.retire(state, first, &(0..0));
+                        }
+                        return Ok(plan.kind);
+                    }
+                    Err(NoPlace::Full) => why = PatchError::AreaFull { ip },
+                    Err(NoPlace::Unsuitable) => {}
+                }
+            }
+        }
+        match existing.and_then(|id| state.patches.get(&id)) {
+            Some(patch) => Ok(patch.kind),
+            None => Err(why),
+        }
+    }
+
+    /// Writes stub and jump.
+    fn carry_out(&self, state: &mut State, plan: &Plan) -> Result<(), NoPlace> {
+        if state.patches.len() >= MOST_PATCHES {
+            return Err(NoPlace::Full);
+        }
+        let len = stub::longest(plan);
+        let place = state
+            .area
+            .take(len, plan.jump_at.wrapping_add(JUMP), plan.guarded())?;
+        let written = self.write(state, plan, place.clone());
+        if written.is_none() {
+            state.area.give_back(&place);
+        }
+        written.ok_or(NoPlace::Unsuitable)
+    }
+
+    /// Writes stub and jump to `place`; `None`, with the program unchanged, when that cannot be done.
+    fn write(&self, state: &mut State, plan: &Plan, place: Range<u64>) -> Option<()> {
+        let stub = stub::assemble(plan, place.start, self.kernel)?;
+        let jump = stub::jump(plan.jump_at, place.start)?;
+        let mut edits = vec![self.edit(plan.jump_at, &jump)?];
+        let mut displaced = vec![plan.jump_at..plan.end];
+        let mut span = plan.jump_at.min(plan.site)..plan.end.max(plan.after());
+        if plan.kind == PatchKind::Cave {
+            let to_cave = i8::try_from(displacement(plan.after(), plan.jump_at)?).ok()?;
+            edits.push(self.edit(plan.site, &[0xeb, to_cave as u8])?);
+            displaced.push(plan.site..plan.after());
+        }
+        if let Some(last) = plan.tail.last() {
+            span.end = span.end.max(last.end());
+        }
+        if !self.memory.write(place.start, &stub.code) {
+            return None;
+        }
+
+        let inner: BTreeSet<u64> = plan.inner().collect();
+        for (address, target) in &stub.to_patched {
+            let landing = Landing {
+                target: *target,
+                jump_at: plan.jump_at,
+                jump,
+            };
+            if inner.contains(address) && !self.landings.insert(*address, &landing) {
+                self.remove_landings(&stub.to_patched);
+                return None;
+            }
+        }
+        for edit in &edits {
+            // `Self::edit` read the old bytes from there, so this is inside the code range.
+            let _ = self.memory.write(edit.at, edit.new_bytes());
+        }
+
+        let id = state.next_id;
+        state.next_id += 1;
+        for range in &displaced {
+            state.displaced.insert(range.start, (range.end, id));
+        }
+        state.spans.insert((span.start, id));
+        state.stubs.insert(place.start, id);
+        if plan.kind != PatchKind::Cave && !plan.displaces_syscall() {
+            state.in_place.insert(plan.site, id);
+        }
+        state.stats.live += 1;
+        *state.stats.made(plan.kind) += 1;
+        let patch = Patch {
+            kind: plan.kind,
+            site: plan.site,
+            edits,
+            displaced,
+            span,
+            place,
+            to_program: stub.to_program,
+            to_patched: stub.to_patched,
+            traps: 0,
+        };
+        state.patches.insert(id, patch);
+        Some(())
+    }
+
+    /// An edit of the bytes at `at`, which are read but not written yet.
+    fn edit(&self, at: u64, bytes: &[u8]) -> Option<Edit> {
+        let len = bytes.len();
+        let mut edit = Edit {
+            at,
+            len,
+            old: [0; 5],
+            new: [0; 5],
+        };
+        edit.new.get_mut(..len)?.copy_from_slice(bytes);
+        let old = edit.old.get_mut(..len)?;
+        (self.memory.code().contains(&at) && self.memory.read(at, old)).then_some(edit)
     }
 
     /// Translates a program counter; one which no patch concerns comes back unchanged.
     pub fn translate(&self, ip: u64, direction: Direction) -> u64 {
-        let _ = direction;
-        ip
+        let state = self.lock();
+        let found = match direction {
+            Direction::ToProgram => state.to_program(ip),
+            Direction::ToPatched => state.to_patched(ip, &self.memory),
+        };
+        found.unwrap_or(ip)
     }
 
     /// Where to resume when the processor refused the instruction at `ip`, if it is one which a patch put there.
     ///
-    /// Takes no lock and allocates nothing: it can be called from a signal handler.
+    /// Takes no lock, allocates nothing and uses no thread-local storage: it can be called from a signal handler.
     pub fn on_invalid_opcode(&self, ip: u64) -> Option<u64> {
-        let _ = ip;
-        None
+        let landing = self.landings.get(ip)?;
+        if !self.memory.holds(landing.jump_at, &landing.jump) {
+            return None;
+        }
+        self.landed.fetch_add(1, Ordering::Relaxed);
+        Some(landing.target)
     }
 
-    /// Forgets the patches in `begin..end`, which hold no code from now on.
+    /// Forgets the patches in `begin..end`, which hold no code from now on. Nothing is written there; what a patch
+    /// changed outside is put back.
     pub fn forget(&self, begin: u64, end: u64) {
-        let _ = (begin, end);
+        let mut state = self.lock();
+        let gone = begin..end;
+        for id in state.spanning(&gone) {
+            let Some(patch) = state.patches.get(&id) else {
+                continue;
+            };
+            let live = !patch.edits.is_empty();
+            let whole = gone.start <= patch.span.start && patch.span.end <= gone.end;
+            if whole {
+                self.remove(&mut state, id);
+            } else {
+                // Tasks may still return from its stub to what is left.
+                self.retire(&mut state, id, &gone);
+            }
+            state.stats.forgotten += u64::from(live);
+        }
+        state.refused.clear();
     }
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        let state = self.lock();
+        Stats {
+            landings: self.landed.load(Ordering::Relaxed),
+            stub_bytes: state.area.used_bytes(),
+            ..state.stats
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is only inconsistent while a method of it runs, and none of them panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The original code up to `radius` bytes from `site`.
+    fn surroundings(&self, state: &State, site: u64, radius: u64) -> Option<Surroundings> {
+        let range = Surroundings::range(site, radius, self.memory.code());
+        let mut bytes = vec![0; range.end.saturating_sub(range.start) as usize];
+        if !self.memory.read(range.start, &mut bytes) {
+            return None;
+        }
+        self.undo_in_copy(state, &range, &mut bytes);
+        Some(Surroundings {
+            site,
+            begin: range.start,
+            bytes,
+        })
+    }
+
+    /// Puts the original bytes back into `bytes`, a copy of `range`.
+    fn undo_in_copy(&self, state: &State, range: &Range<u64>, bytes: &mut [u8]) {
+        for id in state.spanning(range) {
+            let Some(patch) = state.patches.get(&id) else {
+                continue;
+            };
+            for edit in &patch.edits {
+                for (at, byte) in edit.range().zip(edit.old()) {
+                    let offset = at.checked_sub(range.start).map(|offset| offset as usize);
+                    if let Some(to) = offset.and_then(|offset| bytes.get_mut(offset)) {
+                        *to = *byte;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends patches in `range` whose bytes are not in memory any more.
+    fn drop_overwritten(&self, state: &mut State, range: &Range<u64>) {
+        for id in state.spanning(range) {
+            let stale = state
+                .patches
+                .get(&id)
+                .is_some_and(|patch| !patch.edits.iter().all(|edit| edit.intact(&self.memory)));
+            if stale {
+                // Nothing is put back, and tasks may still be in its stub.
+                self.retire(state, id, &(0..u64::MAX));
+                state.stats.overwritten += 1;
+            }
+        }
+    }
+
+    fn remove_landings(&self, to_patched: &[(u64, u64)]) {
+        for (address, _) in to_patched {
+            self.landings.remove(*address);
+        }
+    }
+
+    /// Takes a live patch out of the program, except out of the range `gone`, but keeps its stub.
+    fn retire(&self, state: &mut State, id: u64, gone: &Range<u64>) {
+        let Some(patch) = state.patches.get_mut(&id) else {
+            return;
+        };
+        if patch.edits.is_empty() {
+            return;
+        }
+        for edit in core::mem::take(&mut patch.edits) {
+            edit.undo(&self.memory, gone);
+        }
+        let to_patched = core::mem::take(&mut patch.to_patched);
+        self.remove_landings(&to_patched);
+        let site = patch.site;
+        for range in core::mem::take(&mut patch.displaced) {
+            state.displaced.remove(&range.start);
+        }
+        if state.in_place.get(&site) == Some(&id) {
+            state.in_place.remove(&site);
+        }
+        state.stats.live = state.stats.live.saturating_sub(1);
+    }
+
+    /// Ends a patch, without writing to the program.
+    fn remove(&self, state: &mut State, id: u64) {
+        let Some(patch) = state.patches.remove(&id) else {
+            return;
+        };
+        self.remove_landings(&patch.to_patched);
+        for range in &patch.displaced {
+            state.displaced.remove(&range.start);
+        }
+        if state.in_place.get(&patch.site) == Some(&id) {
+            state.in_place.remove(&patch.site);
+        }
+        state.spans.remove(&(patch.span.start, id));
+        state.stubs.remove(&patch.place.start);
+        state.area.give_back(&patch.place);
+        if !patch.edits.is_empty() {
+            state.stats.live = state.stats.live.saturating_sub(1);
+        }
+    }
+}
+
+impl State {
+    /// The patches, live and retired, that concern bytes in `range`.
+    fn spanning(&self, range: &Range<u64>) -> Vec<u64> {
+        if range.is_empty() {
+            return Vec::new();
+        }
+        let first = range.start.saturating_sub(LONGEST_SPAN);
+        self.spans
+            .range((first, 0)..(range.end, 0))
+            .map(|(_, id)| *id)
+            .filter(|id| {
+                self.patches
+                    .get(id)
+                    .is_some_and(|patch| patch.span.end > range.start)
+            })
+            .collect()
+    }
+
+    /// Whether what `plan` displaces is displaced already.
+    fn conflict(&self, plan: &Plan) -> bool {
+        let mut ranges = vec![plan.jump_at..plan.end];
+        if plan.kind == PatchKind::Cave {
+            ranges.push(plan.site..plan.after());
+        }
+        ranges.iter().any(|range| {
+            self.displaced
+                .range(..range.end)
+                .next_back()
+                .is_some_and(|(_, (end, _))| *end > range.start)
+        })
+    }
+
+    fn to_program(&self, ip: u64) -> Option<u64> {
+        if let Some((_, id)) = self.stubs.range(..=ip).next_back() {
+            let patch = self.patches.get(id)?;
+            if patch.place.contains(&ip) {
+                let after = patch.to_program.partition_point(|(stub, _)| *stub <= ip);
+                let (_, program) = patch.to_program.get(after.checked_sub(1)?)?;
+                return Some(*program);
+            }
+        }
+        let (_, (_, id)) = self.displaced.range(..=ip).next_back()?;
+        let patch = self.patches.get(id)?;
+        let cave = patch.edits.first()?;
+        (patch.kind == PatchKind::Cave && cave.range().contains(&ip)).then_some(patch.site)
+    }
+
+    fn to_patched(&self, ip: u64, memory: &CodeMemory) -> Option<u64> {
+        let (_, (_, id)) = self.displaced.range(..=ip).next_back()?;
+        let patch = self.patches.get(id)?;
+        let (_, stub) = patch
+            .to_patched
+            .iter()
+            .find(|(program, _)| *program == ip)?;
+        patch
+            .edits
+            .iter()
+            .all(|edit| edit.intact(memory))
+            .then_some(*stub)
+    }
+}
+
+impl Stats {
+    fn made(&mut self, kind: PatchKind) -> &mut u64 {
+        match kind {
+            PatchKind::Preceding => &mut self.preceding,
+            PatchKind::Cave => &mut self.cave,
+            PatchKind::Following => &mut self.following,
+            PatchKind::Several => &mut self.several,
+        }
     }
 }
