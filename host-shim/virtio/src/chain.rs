@@ -142,13 +142,14 @@ impl Chain {
         self.defect
     }
 
-    /// The address of the last byte that the device may write, also with a defect. `None` when there is none in the guest's memory.
+    /// The address of the last byte that the device may write, also with a defect. `None` when there is none in the plain part
+    /// of the guest's memory.
     pub fn last_writable_byte(&self, memory: &GuestMemory) -> Option<u64> {
         let segment = self.last_writable?;
         let address = segment
             .address
             .checked_add(u64::from(segment.len).checked_sub(1)?)?;
-        memory.contains(address, 1).then_some(address)
+        memory.contains_plain(address, 1).then_some(address)
     }
 
     /// Fills it from what the driver wrote. `false` when the chain has no end: it is empty, loops, leaves its table, or has more than

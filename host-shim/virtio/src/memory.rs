@@ -9,7 +9,8 @@
 //!
 //! # Why it is sound
 //!
-//! An address is turned into a pointer in one place, [`GuestMemory::io_vector`], right before the system call that uses it, and only after
+//! Plain accesses go only to the part of the range that was promised to be readable and writable, because a fault in the monitor's own
+//! instructions would end all guests. The kernel, which answers a bad address with an error, may access all of the range. An address is turned into a pointer in one place, [`GuestMemory::io_vector`], right before the system call that uses it, and only after
 //! it was checked against the range. A pointer is not kept.
 #![allow(
     unsafe_code,
@@ -18,13 +19,15 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
 };
 
 /// How many segments one system call takes.
@@ -46,6 +49,16 @@ pub enum MemoryError {
         "the guest's memory, {len:#x} bytes at {base:#x}, goes past the end of the address space"
     )]
     TooLong {
+        /// Its first address for the guest.
+        base: u64,
+        /// Its size in bytes.
+        len: usize,
+    },
+    /// What plain instructions may access is not a part of it.
+    #[error("{:#x} to {:#x} is not a part of the guest's memory, {len:#x} bytes at {base:#x}", part.start, part.end)]
+    Part {
+        /// The addresses that were to be a part of it.
+        part: Range<u64>,
         /// Its first address for the guest.
         base: u64,
         /// Its size in bytes.
@@ -112,9 +125,15 @@ pub enum Wait {
 }
 
 /// The memory of one guest: one range of its addresses, which is one range of the host's. Clones are of the same memory.
+///
+/// Data of requests can be anywhere in it. Queues, headers and status bytes, and whatever else the device accesses itself, have to be in
+/// its plain part, which is all of it unless [`GuestMemory::with_plain_part`] says otherwise.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
-    map: GuestMemoryMmap<()>,
+    /// Only passed to the kernel.
+    all: GuestMemoryMmap<()>,
+    /// Also accessed by plain instructions.
+    plain: GuestMemoryMmap<()>,
 }
 
 impl GuestMemory {
@@ -126,8 +145,8 @@ impl GuestMemory {
     ///
     /// # Safety
     ///
-    /// Until the last clone of the result is dropped, the range stays mapped, readable and writable: a device reads and writes
-    /// the rings in it with plain instructions. No Rust reference to any of it exists during that time.
+    /// Until the last clone of the result is dropped, the range stays the guest's, and all of it stays mapped, readable and writable, or that part
+    /// which is given to [`GuestMemory::with_plain_part`]. No Rust reference to any of it exists during that time.
     pub unsafe fn from_raw_parts(
         base: u64,
         host: *mut u8,
@@ -160,55 +179,101 @@ impl GuestMemory {
             return Err(MemoryError::Empty { base });
         }
         let region = region.map_err(|source| MemoryError::Mapping { base, len, source })?;
-        let map = GuestRegionMmap::new(region, GuestAddress(base))
+        let all = GuestRegionMmap::new(region, GuestAddress(base))
             .and_then(|region| GuestMemoryMmap::from_regions(vec![region]).ok())
             .ok_or(MemoryError::TooLong { base, len })?;
-        Ok(GuestMemory { map })
+        Ok(GuestMemory {
+            plain: all.clone(),
+            all,
+        })
     }
 
-    /// The same memory for `virtio-queue`.
-    pub(crate) fn map(&self) -> &GuestMemoryMmap<()> {
-        &self.map
+    /// The same memory, of which the device accesses only `part`, addresses as the guest sees them, by itself. For a range in which the guest can have
+    /// pages that are not readable and writable, its program text for one: an access there would end the monitor.
+    ///
+    /// # Errors
+    ///
+    /// When `part` is empty, not in the range, or does not begin at a page.
+    pub fn with_plain_part(self, part: Range<u64>) -> Result<GuestMemory, MemoryError> {
+        let whole = self.whole();
+        let inside = part.start < part.end && part.start >= whole.start && part.end <= whole.end;
+        let not_a_part = || MemoryError::Part {
+            part: part.clone(),
+            base: whole.start,
+            len: (whole.end - whole.start) as usize,
+        };
+        if !inside {
+            return Err(not_a_part());
+        }
+        let len = (part.end - part.start) as usize;
+        let slice = self
+            .all
+            .get_slice(GuestAddress(part.start), len)
+            .map_err(|_| not_a_part())?;
+        let host = slice.ptr_guard_mut().as_ptr();
+        // SAFETY: the slice is a part of the range, which the one who made this `GuestMemory` keeps mapped.
+        let plain = unsafe { GuestMemory::from_raw_parts(part.start, host, len) }?;
+        Ok(GuestMemory {
+            all: self.all,
+            plain: plain.all,
+        })
+    }
+
+    /// The guest's addresses of all of it.
+    fn whole(&self) -> Range<u64> {
+        self.all.iter().next().map_or(0..0, |region| {
+            let base = region.start_addr().0;
+            base..base + region.len()
+        })
+    }
+
+    /// The plain part for `virtio-queue`.
+    pub(crate) fn plain(&self) -> &GuestMemoryMmap<()> {
+        &self.plain
     }
 
     /// Whether all `len` bytes at `address` are in the range. No bytes are, wherever they are.
     pub fn contains(&self, address: u64, len: u64) -> bool {
-        usize::try_from(len)
-            .is_ok_and(|len| len == 0 || self.map.get_slice(GuestAddress(address), len).is_ok())
+        has(&self.all, address, len)
     }
 
-    /// Copies from `address` into `to`.
+    /// As [`GuestMemory::contains`], for the plain part.
+    pub fn contains_plain(&self, address: u64, len: u64) -> bool {
+        has(&self.plain, address, len)
+    }
+
+    /// Copies from `address`, in the plain part, into `to`.
     pub fn read(&self, address: u64, to: &mut [u8]) -> Result<(), OutsideMemory> {
         let len = to.len() as u64;
-        self.map
+        self.plain
             .read_slice(to, GuestAddress(address))
             .map_err(|_| OutsideMemory { address, len })
     }
 
-    /// Copies `from` to `address`.
+    /// Copies `from` to `address`, in the plain part.
     pub fn write(&self, address: u64, from: &[u8]) -> Result<(), OutsideMemory> {
         let len = from.len() as u64;
-        self.map
+        self.plain
             .write_slice(from, GuestAddress(address))
             .map_err(|_| OutsideMemory { address, len })
     }
 
-    /// Reads the 16 bit little-endian word at `address`, which has to be even, at once.
+    /// Reads the 16 bit little-endian word at `address`, which has to be even and in the plain part, at once.
     pub fn load_u16(&self, address: u64, order: Ordering) -> Result<u16, OutsideMemory> {
-        self.map
+        self.plain
             .load(GuestAddress(address), order)
             .map(u16::from_le)
             .map_err(|_| OutsideMemory { address, len: 2 })
     }
 
-    /// Writes the 16 bit little-endian word at `address`, which has to be even, at once.
+    /// Writes the 16 bit little-endian word at `address`, which has to be even and in the plain part, at once.
     pub fn store_u16(
         &self,
         address: u64,
         value: u16,
         order: Ordering,
     ) -> Result<(), OutsideMemory> {
-        self.map
+        self.plain
             .store(value.to_le(), GuestAddress(address), order)
             .map_err(|_| OutsideMemory { address, len: 2 })
     }
@@ -340,7 +405,7 @@ impl GuestMemory {
             };
             let address = segment.address.checked_add(skip).ok_or_else(outside)?;
             let slice = self
-                .map
+                .all
                 .get_slice(GuestAddress(address), take as usize)
                 .map_err(|_| outside())?;
             *entry = libc::iovec {
@@ -353,6 +418,11 @@ impl GuestMemory {
         }
         Ok(vector.get(..used).unwrap_or_default())
     }
+}
+
+fn has(map: &GuestMemoryMmap<()>, address: u64, len: u64) -> bool {
+    usize::try_from(len)
+        .is_ok_and(|len| len == 0 || map.get_slice(GuestAddress(address), len).is_ok())
 }
 
 fn libc_error(errno: i32) -> io::Error {

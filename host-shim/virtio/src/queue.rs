@@ -116,7 +116,7 @@ impl Virtqueue {
             ("used ring", setup.used, 4, 6 + 8 * entries),
         ] {
             // Zero is what `virtio-queue` takes for "not set up".
-            if address == 0 || address % align != 0 || !memory.contains(address, len) {
+            if address == 0 || address % align != 0 || !memory.contains_plain(address, len) {
                 return Err(QueueError::Address {
                     part,
                     address,
@@ -138,7 +138,7 @@ impl Virtqueue {
     ///
     /// [`QueueError::Ring`] when the driver's index is out of bounds, [`QueueError::Chain`] for a chain without an end.
     pub fn next(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
-        let Some(descriptors) = self.queue.iter(self.memory.map())?.next() else {
+        let Some(descriptors) = self.queue.iter(self.memory.plain())?.next() else {
             return Ok(false);
         };
         let head = descriptors.head_index();
@@ -161,7 +161,7 @@ impl Virtqueue {
     pub fn complete(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
         Ok(self
             .queue
-            .add_used(self.memory.map(), chain.head, written)?)
+            .add_used(self.memory.plain(), chain.head, written)?)
     }
 
     /// Whether the driver wants an interrupt for what was completed since the last call.
@@ -171,7 +171,7 @@ impl Virtqueue {
     /// [`QueueError::Ring`], [`QueueError::Memory`]; not for a ring that was checked.
     pub fn interrupt_wanted(&mut self) -> Result<bool, QueueError> {
         // This has the fence between publishing used buffers and reading what the driver wants.
-        let wanted = self.queue.needs_notification(self.memory.map())?;
+        let wanted = self.queue.needs_notification(self.memory.plain())?;
         if self.queue.event_idx_enabled() {
             return Ok(wanted);
         }
@@ -187,7 +187,7 @@ impl Virtqueue {
     ///
     /// [`QueueError::Ring`]; not for a ring that was checked.
     pub fn disable_notifications(&mut self) -> Result<(), QueueError> {
-        Ok(self.queue.disable_notification(self.memory.map())?)
+        Ok(self.queue.disable_notification(self.memory.plain())?)
     }
 
     /// Asks the driver to notify about the next request. `true` when that came already, and there will be no notification about it.
@@ -196,6 +196,6 @@ impl Virtqueue {
     ///
     /// [`QueueError::Ring`]; not for a ring that was checked.
     pub fn enable_notifications(&mut self) -> Result<bool, QueueError> {
-        Ok(self.queue.enable_notification(self.memory.map())?)
+        Ok(self.queue.enable_notification(self.memory.plain())?)
     }
 }

@@ -117,6 +117,11 @@ impl Image {
         self.can_punch
     }
 
+    /// Whether reads that may not wait have a chance.
+    pub(super) fn can_read_at_once(&self) -> bool {
+        self.can_read_at_once.load(Ordering::Relaxed)
+    }
+
     /// Reads from byte `offset` on.
     pub(super) fn read(
         &self,
@@ -126,7 +131,7 @@ impl Image {
         wait: Wait,
         cancel: &AtomicBool,
     ) -> Result<(), TransferError> {
-        if wait == Wait::Never && !self.can_read_at_once.load(Ordering::Relaxed) {
+        if wait == Wait::Never && !self.can_read_at_once() {
             return Err(TransferError::WouldBlock);
         }
         let read = memory.read_from_file(&self.file, to, offset, wait, cancel);
@@ -260,5 +265,78 @@ impl Image {
                 "the driver of the disk '{}' has to reset it", self.path.display(),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn open(bytes: u64) -> (tempfile::NamedTempFile, Image) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(bytes).unwrap();
+        let image = Image::open(file.path(), false).unwrap();
+        (file, image)
+    }
+
+    #[test]
+    fn a_flush_that_failed_once_fails_for_ever() {
+        let (_file, mut image) = open(512);
+        image.flush().unwrap();
+        assert!(image.is_clean());
+        // A pipe cannot be synchronised.
+        let (_reader, writer) = io::pipe().unwrap();
+        let disk = std::mem::replace(&mut image.file, OwnedFd::from(writer).into());
+        image.flush().unwrap();
+        image.dirty.store(true, Ordering::SeqCst);
+        assert!(matches!(image.flush(), Err(TransferError::Host(_))));
+        image.file = disk;
+        assert!(!image.is_clean());
+        assert!(matches!(image.flush(), Err(TransferError::Host(_))));
+    }
+
+    #[test]
+    fn a_disk_is_dirty_until_it_is_flushed_and_after_each_change() {
+        let (_file, image) = open(1 << 20);
+        let memory = GuestMemory::anonymous(0, 4096).unwrap();
+        let cancel = AtomicBool::new(false);
+        let from = [Segment {
+            address: 0,
+            len: 512,
+        }];
+        let changes: [&dyn Fn() -> Result<(), TransferError>; 3] = [
+            &|| image.write(&memory, &from, 0, false, &cancel),
+            &|| image.discard(0, 4096),
+            &|| image.zero(0, 4096, &cancel),
+        ];
+        assert!(
+            !image.is_clean(),
+            "whoever had it before may not have flushed"
+        );
+        for change in changes {
+            image.flush().unwrap();
+            assert!(image.is_clean());
+            change().unwrap();
+            assert!(!image.is_clean());
+        }
+    }
+
+    #[test]
+    fn zeros_are_written_where_the_file_system_cannot_make_them() {
+        let (file, image) = open(1 << 20);
+        std::fs::write(file.path(), vec![7; 1 << 20]).unwrap();
+        let cancel = AtomicBool::new(false);
+        let (offset, len) = (512, 3 * ZEROS.len() + 1024);
+        image
+            .write_zeros(offset as u64, len as u64, &cancel)
+            .unwrap();
+        let found = std::fs::read(file.path()).unwrap();
+        assert!(found[offset..offset + len].iter().all(|&b| b == 0));
+        assert_eq!((found[offset - 1], found[offset + len]), (7, 7));
+        cancel.store(true, Ordering::SeqCst);
+        let cancelled = image.write_zeros(0, 512, &cancel);
+        assert!(matches!(cancelled, Err(TransferError::Cancelled)));
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct Disk<'a> {
     pub(super) features: u64,
     /// Ends transfers early.
     pub(super) cancel: &'a AtomicBool,
+    /// Completed requests have no interrupt yet: what may take long has to wait for that.
+    pub(super) others_wait: bool,
 }
 
 impl Disk<'_> {
@@ -137,6 +139,11 @@ impl Disk<'_> {
                 if given > 0 {
                     return Err(Refusal::Error);
                 }
+                let wait = if self.others_wait && self.image.can_read_at_once() {
+                    Wait::Never
+                } else {
+                    wait
+                };
                 let to = chain.writable.as_slice();
                 self.image
                     .read(self.memory, to, offset, wait, self.cancel)?;
@@ -157,6 +164,9 @@ impl Disk<'_> {
             VIRTIO_BLK_T_FLUSH => {
                 if !self.image.is_clean() {
                     may_wait(wait)?;
+                    if self.others_wait {
+                        return Err(Refusal::WouldBlock);
+                    }
                     self.image.flush()?;
                 }
                 Ok(0)

@@ -38,6 +38,8 @@ const SPIN_MAX: Duration = Duration::from_micros(20);
 const SPIN_FIRST: Duration = Duration::from_micros(5);
 /// How many bytes the notifying thread moves before it leaves the rest to the worker.
 const INLINE_BYTES: u64 = 64 << 10;
+/// As how many bytes a request without data counts there.
+const INLINE_LEAST: u64 = 512;
 /// How long a completed request may go without its interrupt because others are still being carried out.
 const SIGNAL_DELAY: Duration = Duration::from_micros(100);
 const STACK: usize = 256 << 10;
@@ -279,7 +281,8 @@ impl Shared {
                     break;
                 }
                 if wait == Wait::Never {
-                    inline_bytes += active.chain.writable.bytes() + active.chain.readable.bytes();
+                    let bytes = active.chain.writable.bytes() + active.chain.readable.bytes();
+                    inline_bytes += bytes.max(INLINE_LEAST);
                     if inline_bytes > INLINE_BYTES {
                         active.queue.put_back();
                         active.signal()?;
@@ -292,13 +295,17 @@ impl Shared {
                     memory: &active.memory,
                     features: active.features,
                     cancel: &self.stopping,
+                    others_wait: active.unsignalled.is_some(),
                 };
                 match disk.execute(&mut active.chain, wait)? {
                     Outcome::Done { written } => active.complete(written)?,
                     Outcome::WouldBlock => {
                         active.queue.put_back();
                         active.signal()?;
-                        return Ok(Progress::Left);
+                        if wait == Wait::Never {
+                            return Ok(Progress::Left);
+                        }
+                        // Nobody waits for an interrupt any more, so that the same request now may take its time.
                     }
                     Outcome::Cancelled => return Ok(Progress::Stopping),
                 }
