@@ -22,7 +22,7 @@ static void round_trip(struct channel *channel, size_t count)
 		channel_send(channel, answer);
 	}
 	end = moment_now();
-	print_samples("one_way", count, ns_per_tick(&begin, &end));
+	print_samples(channel->report, "one_way", count, ns_per_tick(&begin, &end));
 }
 
 static void stream(struct channel *channel, size_t count)

@@ -30,7 +30,7 @@ static void round_trip(struct channel *channel, size_t count)
 		channel_release(channel);
 	}
 	end = moment_now();
-	print_samples("round_trip", count, ns_per_tick(&begin, &end));
+	print_samples(channel->report, "round_trip", count, ns_per_tick(&begin, &end));
 }
 
 static void stream(struct channel *channel, size_t count)
@@ -47,7 +47,7 @@ static void stream(struct channel *channel, size_t count)
 	channel_receive(channel);
 	end = moment_now();
 	channel_release(channel);
-	printf("{\"stream\":{\"bytes\":%zu,\"messages\":%zu,\"ns\":%llu,\"bytes_per_second\":%.0f}}\n", channel->size * count, count,
+	fprintf(channel->report, "{\"stream\":{\"bytes\":%zu,\"messages\":%zu,\"ns\":%llu,\"bytes_per_second\":%.0f}}\n", channel->size * count, count,
 	       (unsigned long long)(end.ns - begin.ns), (double)channel->size * (double)count * 1e9 / (double)(end.ns - begin.ns));
 }
 

@@ -3,7 +3,7 @@
  * The way between the two sides of a measurement, so that the same program is measured over each of them:
  *
  *     cap:sleep, cap:spin, cap:adaptive   CAP_Streams in two cVMs: /cap/ch1 receives, /cap/ch2 sends
- *     fd                                  descriptors 3 (receives) and 4 (sends), pipes or sockets that were given to the process
+ *     fd                                  standard input and output, pipes or sockets; results go to the error output instead
  */
 #ifndef CHANNEL_H
 #define CHANNEL_H
@@ -27,6 +27,8 @@
 struct channel {
 	int in, out;
 	int is_cap;
+	/* Where results are printed. */
+	FILE *report;
 	size_t size;
 	/* The buffer that the next message arrives in. */
 	unsigned int next;
@@ -55,9 +57,10 @@ static void channel_open(struct channel *channel, const char *kind, const char *
 	channel->size = size;
 	channel->next = 0;
 	channel->is_cap = strcmp(kind, "fd") != 0;
+	channel->report = channel->is_cap ? stdout : stderr;
 	if (!channel->is_cap) {
-		channel->in = 3;
-		channel->out = 4;
+		channel->in = 0;
+		channel->out = 1;
 		return;
 	}
 	while (mode < 3 && strcmp(kind, modes[mode]) != 0)
@@ -171,12 +174,12 @@ __attribute__((unused)) static int by_value(const void *left, const void *right)
 }
 
 /* Prints the distribution of n samples in ticks as one line of JSON. */
-__attribute__((unused)) static void print_samples(const char *name, size_t n, double ns)
+__attribute__((unused)) static void print_samples(FILE *report, const char *name, size_t n, double ns)
 {
 	if (n == 0)
 		return;
 	qsort(samples, n, sizeof(samples[0]), by_value);
-	printf("{\"%s\":{\"samples\":%zu,\"min_ns\":%.1f,\"median_ns\":%.1f,\"p99_ns\":%.1f}}\n", name, n, (double)samples[0] * ns,
+	fprintf(report, "{\"%s\":{\"samples\":%zu,\"min_ns\":%.1f,\"median_ns\":%.1f,\"p99_ns\":%.1f}}\n", name, n, (double)samples[0] * ns,
 	       (double)samples[n / 2] * ns, (double)samples[n * 99 / 100] * ns);
 }
 

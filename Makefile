@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
+
+.PHONY: help run run-single run-dual run-file test bench lint build prerequisites kernel monitor image clean distclean
+.NOTPARALLEL:
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
+
+help:
+	@echo "CapStream: Linux kernels and their programs as compartments of one process"
+	@echo
+	@echo "  make run          build everything and run the three examples"
+	@echo "  make run-single   one cVM: a program that sends itself a message"
+	@echo "  make run-dual     two cVMs: a sender and a receiver"
+	@echo "  make run-file     one cVM that reads and writes a buffer of the monitor"
+	@echo "  make test         build everything, check the style, run all tests"
+	@echo "  make bench        build everything and measure it against what it replaces"
+	@echo
+	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
+	@echo "  make clean        remove what was built from this checkout"
+	@echo "  make distclean    remove the cache folder too: $(CACHE)"
+	@echo
+	@echo "V=1 shows the monitor's log at make run. The first build takes some minutes; only the"
+	@echo "installation of missing Debian packages needs root, and says what it installs."
+
+prerequisites:
+	@ci/prerequisites
+kernel: prerequisites
+	@ci/progress kernel objects "$(CACHE)/log/kernel.log" ci/build-kernel
+monitor: prerequisites
+	@ci/build-monitor
+image: prerequisites
+	@ci/build-image
+build: kernel monitor image
+
+run: build
+	@ci/run-example single dual file
+run-single run-dual run-file: run-%: build
+	@ci/run-example $*
+lint: prerequisites
+	@ci/lint
+test: build lint
+	@ci/test $(FILTER)
+bench: build
+	@ci/run-bench $(BENCH)
+
+clean:
+	@rm -rf target "$(CACHE)/kernel" "$(CACHE)/target"
+	@echo "removed target, $(CACHE)/kernel and $(CACHE)/target"
+distclean: clean
+	@rm -rf "$(CACHE)"
+	@echo "removed $(CACHE)"

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How programs end, and what the monitor says about it.
+
+use capstream_e2e::{Cvm, Deployment, Outcome};
+
+use crate::runs;
+
+fn ending(name: &str, how: &str) -> Outcome {
+    let outcome = runs::run(
+        &Deployment::new(name).cvm(Cvm::new("alone", &format!("/ld.so /tests/ending {how}"))),
+    );
+    let said = format!("about to end by {}", how.split(' ').next().unwrap_or(how));
+    assert!(
+        outcome.output().any(|line| line == said),
+        "the program ran; printed:\n{}",
+        outcome.printed()
+    );
+    outcome
+}
+
+/// Asserts that the monitor ends with the program's status and names the cVM and what happened.
+fn assert_reported(outcome: &Outcome, code: i32, report: &str) {
+    assert_eq!(
+        outcome.code(),
+        code,
+        "exit status; printed:\n{}",
+        outcome.printed()
+    );
+    assert!(
+        outcome
+            .errors()
+            .any(|line| line.contains("alone") && line.contains(report)),
+        "a report of the cVM's end with '{report}'; printed:\n{}",
+        outcome.printed()
+    );
+}
+
+#[test]
+fn exit_zero() {
+    assert_eq!(ending("exit_zero", "exit 0").code(), 0);
+}
+
+#[test]
+fn exit_three() {
+    assert_reported(&ending("exit_three", "exit 3"), 3, "status 3");
+}
+
+#[test]
+fn exit_with_other_threads() {
+    assert_reported(
+        &ending("exit_with_other_threads", "threads-exit 7"),
+        7,
+        "status 7",
+    );
+}
+
+#[test]
+fn crash() {
+    assert_reported(&ending("crash", "segv"), 128 + 11, "SIGSEGV");
+}
+
+#[test]
+fn crash_of_a_thread() {
+    assert_reported(
+        &ending("crash_of_a_thread", "thread-segv"),
+        128 + 11,
+        "SIGSEGV",
+    );
+}
+
+#[test]
+fn crash_by_a_jump() {
+    assert_reported(&ending("crash_by_a_jump", "jump"), 128 + 11, "SIGSEGV");
+}
+
+#[test]
+fn crash_by_an_instruction() {
+    assert_reported(&ending("crash_by_an_instruction", "ill"), 128 + 4, "SIGILL");
+}
+
+#[test]
+fn crash_by_a_division() {
+    assert_reported(&ending("crash_by_a_division", "fpe"), 128 + 8, "SIGFPE");
+}
+
+#[test]
+fn abort() {
+    assert_reported(&ending("abort", "abort"), 128 + 6, "SIGABRT");
+}
+
+#[test]
+fn killed_by_a_signal() {
+    assert_reported(
+        &ending("killed_by_a_signal", "kill 15"),
+        128 + 15,
+        "SIGTERM",
+    );
+}
+
+/// A program that is not on the disk: the report names it.
+#[test]
+fn no_such_program() {
+    let outcome =
+        runs::run(&Deployment::new("no_such_program").cvm(Cvm::new("alone", "/no/such/program")));
+    assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
+    assert!(
+        outcome
+            .errors()
+            .any(|line| line.contains("alone") && line.contains("/no/such/program")),
+        "printed:\n{}",
+        outcome.printed()
+    );
+}
+
+/// One cVM that crashes takes no other with it.
+#[test]
+fn others_go_on() {
+    let outcome = runs::run(
+        &Deployment::new("others_go_on")
+            .cvm(Cvm::new("crasher", "/ld.so /tests/ending segv"))
+            .cvm(Cvm::new("worker", "/ld.so /tests/threads")),
+    );
+    runs::assert_checks(outcome.output_of("worker"), 13, &outcome.printed());
+    assert_ne!(outcome.code(), 0);
+}
+
+/// The monitor's exit status is not 0 as soon as one program's is not, whichever.
+#[test]
+fn worst_of_several() {
+    let outcome = runs::run(
+        &Deployment::new("worst_of_several")
+            .cvm(Cvm::new("good", "/ld.so /app/hello").wait(-1))
+            .cvm(Cvm::new("bad", "/ld.so /tests/ending exit 3").wait(-1))
+            .cvm(Cvm::new("last", "/ld.so /app/hello")),
+    );
+    assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
+    assert!(
+        outcome
+            .output_of("last")
+            .any(|line| line.starts_with("Hello from Linux")),
+        "printed:\n{}",
+        outcome.printed()
+    );
+}

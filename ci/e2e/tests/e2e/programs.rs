@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The programs of `disk-image/programs/tests`, each alone in a cVM, started through the loader or as a static executable.
+
+use crate::runs;
+
+macro_rules! programs {
+    ($( $(#[$doc:meta])* $name:ident $args:literal $least:literal; )*) => {
+        $( $(#[$doc])* #[test] fn $name() { runs::checks(stringify!($name), $args, $least); } )*
+    };
+}
+
+programs! {
+    /// Nodes of `/cap`, and the file systems around.
+    devices "/ld.so /tests/devices" 18;
+    /// Each errno that the requests of CAP_Stream promise.
+    stream_errors "/ld.so /tests/stream_errors" 60;
+    /// Each errno that the requests of CAP_File promise, and offsets.
+    file_errors "/ld.so /tests/file_errors" 60;
+    /// A probe ends after its limit.
+    stream_probe_timeout "/ld.so /tests/stream_probe_timeout" 2;
+    /// A signal interrupts every wait; other tasks go on; a reset cancels.
+    stream_wait "/ld.so /tests/stream_wait" 35;
+    /// Poll, select and epoll wake on both sides.
+    stream_poll "/ld.so /tests/stream_poll" 17;
+    /// Order, contents, counters, reset, several senders.
+    stream_queue "/ld.so /tests/stream_queue" 45;
+    /// `EFAULT` from system calls of every kind.
+    bad_pointers "/ld.so /tests/bad_pointers" 112;
+    /// vfork, exec, posix_spawn, wait.
+    processes "/ld.so /tests/processes" 27;
+    /// The same, exec'd without a loader.
+    processes_static "/static/tests/processes" 27;
+    /// Mutexes, condition variables, thread-local storage, cancellation.
+    threads "/ld.so /tests/threads" 13;
+    /// The same in a static executable.
+    threads_static "/static/tests/threads" 13;
+    /// Handlers, masks, restart, faults that are survived, registers.
+    signals "/ld.so /tests/signals" 32;
+    /// The same in a static executable.
+    signals_static "/static/tests/signals" 32;
+    /// Clocks and every kind of timer.
+    timers "/ld.so /tests/timers" 13;
+    /// Vector registers across preemption and signals.
+    vectors "/ld.so /tests/vectors" 1;
+    /// Two endless loops make progress, as threads and as processes.
+    endless_loops "/ld.so /tests/endless_loops" 3;
+    /// Files, mappings, sockets, descriptors that signal events.
+    kernel_services "/ld.so /tests/kernel_services" 30;
+}
+
+/// The words of the command line arrive as they are, and the kernel names itself.
+#[test]
+fn hello() {
+    let outcome = runs::program("hello", "/ld.so /app/hello one 'two words' \"\"");
+    let lines: Vec<_> = outcome.output().collect();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("Hello from Linux 6.12")),
+        "{lines:?}"
+    );
+    for argument in ["argument 1: one", "argument 2: two words", "argument 3: "] {
+        assert!(lines.contains(&argument), "no '{argument}' in {lines:?}");
+    }
+}
+
+/// A static executable needs no loader.
+#[test]
+fn hello_static() {
+    let outcome = runs::program("hello_static", "/static/app/hello");
+    assert!(
+        outcome
+            .output()
+            .any(|line| line.starts_with("Hello from Linux 6.12")),
+        "{}",
+        outcome.printed()
+    );
+}
