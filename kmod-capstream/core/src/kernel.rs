@@ -42,8 +42,11 @@ impl Range {
 
     /// Whether the two share a byte.
     pub const fn overlaps(self, other: Range) -> bool {
-        self.address <= other.address + (other.len - 1)
-            && other.address <= self.address + (self.len - 1)
+        self.address <= other.last() && other.address <= self.last()
+    }
+
+    const fn last(self) -> usize {
+        self.address.saturating_add(self.len.saturating_sub(1))
     }
 }
 

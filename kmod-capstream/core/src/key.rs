@@ -12,12 +12,12 @@ pub struct Key(Vec<u8, KEY_LEN>);
 impl Key {
     /// Takes the bytes up to the first NUL or the tenth byte; `EINVAL` when there are none.
     pub fn new(bytes: &[u8]) -> Result<Key> {
-        let text = bytes
-            .iter()
-            .take(KEY_LEN)
-            .copied()
-            .take_while(|byte| *byte != 0);
-        let key: Vec<u8, KEY_LEN> = text.collect();
+        let mut key = Vec::new();
+        for byte in bytes.iter().take_while(|byte| **byte != 0) {
+            if key.push(*byte).is_err() {
+                break;
+            }
+        }
         if key.is_empty() {
             Err(Errno::INVAL)
         } else {

@@ -16,7 +16,7 @@
 //! | [`probe`] | waiting for a key |
 //! | [`gate`] | calling the monitor from a portal |
 //! | [`requests`] | numbers and structures of the public header |
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     test,
     allow(

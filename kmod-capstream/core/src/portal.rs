@@ -104,10 +104,16 @@ pub struct Shared {
     device: u32,
 }
 
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared::new()
+    }
+}
+
 impl Shared {
     const_unless_loom! {
-        /// An unpublished endpoint without buffers. `device` is a number for the log.
-        pub fn new(device: u32) -> Shared {
+        /// An unpublished endpoint without buffers.
+        pub fn new() -> Shared {
             Shared {
                 slots: Slots::new(),
                 id: AtomicI64::new(NO_ID),
@@ -118,9 +124,14 @@ impl Shared {
                 registered: AtomicU64::new(0),
                 epoch: AtomicU64::new(0),
                 counters: Counters::new(),
-                device,
+                device: 0,
             }
         }
+    }
+
+    /// Sets the number that names the endpoint in the monitor's log.
+    pub fn set_device(&mut self, device: u32) {
+        self.device = device;
     }
 
     /// The number for the log.

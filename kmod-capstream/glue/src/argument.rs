@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Arguments of requests.
+
+use capstream_abi::KEY_LEN;
+use capstream_core::requests::{FileStats, Message, StreamStats};
+use capstream_core::{Errno, Key, Result};
+use kernel::types::AsBytes;
+use kernel::uaccess::UserSlice;
+
+/// An `int` that was passed by value: the upper half of the register is whatever the program left there.
+pub(crate) fn int(argument: usize) -> i32 {
+    argument as i32
+}
+
+/// A key of the calling program. Not a byte after its end is looked at. `EFAULT`, `EINVAL` when it is empty.
+pub(crate) fn key(address: usize) -> Result<Key> {
+    let mut bytes = [0; KEY_LEN];
+    let mut reader = UserSlice::new(address, KEY_LEN).reader();
+    for byte in &mut bytes {
+        reader
+            .read_slice(core::slice::from_mut(byte))
+            .map_err(|_| Errno::FAULT)?;
+        if *byte == 0 {
+            break;
+        }
+    }
+    Key::new(&bytes)
+}
+
+/// A structure of the public header.
+pub(crate) trait Answer: Default {}
+impl Answer for Message {}
+impl Answer for StreamStats {}
+impl Answer for FileStats {}
+
+#[repr(transparent)]
+struct Bytes<T>(T);
+
+// SAFETY: the structures of the header are made of integers without gaps, which the tests of the core check.
+unsafe impl<T: Answer> AsBytes for Bytes<T> {}
+
+/// Writes a structure to the calling program's memory. `EFAULT`.
+pub(crate) fn answer<T: Answer>(address: usize, value: T) -> Result<()> {
+    UserSlice::new(address, size_of::<T>())
+        .writer()
+        .write(&Bytes(value))
+        .map_err(|_| Errno::FAULT)
+}

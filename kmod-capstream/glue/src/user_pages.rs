@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Memory of the calling program that stays where it is.
+
+use capstream_core::kernel::{Access, Range};
+use capstream_core::{Errno, Result};
+use core::ptr::NonNull;
+use cty::{c_ulong, c_void};
+
+extern "C" {
+    // In user_pages.c.
+    fn capstream_mapped(address: c_ulong, len: c_ulong, write: bool) -> bool;
+    fn capstream_pin(address: c_ulong, len: c_ulong, write: bool) -> *mut c_void;
+    fn capstream_unpin(pin: *mut c_void);
+    fn capstream_pin_alive(pin: *const c_void) -> bool;
+    fn capstream_copy_out(pin: *const c_void, to: c_ulong, len: c_ulong) -> c_ulong;
+    fn capstream_space() -> c_ulong;
+}
+
+/// Pinned memory, released when it is dropped.
+///
+/// # Invariants
+/// The pointer came from `capstream_pin`, for `len` bytes.
+pub(crate) struct UserPages {
+    pin: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: the C side has no ties to the task that pinned.
+unsafe impl Send for UserPages {}
+
+impl UserPages {
+    /// Pins memory of the calling task. `EFAULT` unless it is mapped for this access, `ENOMEM`.
+    pub(crate) fn new(range: Range, access: Access) -> Result<UserPages> {
+        // SAFETY: a range is not empty and does not wrap; called by a task.
+        let pin = unsafe {
+            capstream_pin(
+                range.address as c_ulong,
+                range.len as c_ulong,
+                access == Access::Write,
+            )
+        };
+        // The kernel returns small negative numbers as pointers.
+        match capstream_core::errno::from_return(pin as i64) {
+            Err(error) if error != Errno::PROTO => Err(error),
+            _ => {
+                let pin = NonNull::new(pin).ok_or(Errno::NOMEM)?;
+                // INVARIANT: it is not an error, so it is a pin.
+                Ok(UserPages {
+                    pin,
+                    len: range.len,
+                })
+            }
+        }
+    }
+
+    /// Copies the first `len` bytes to memory of the calling task. `EFAULT`.
+    pub(crate) fn copy_out(&self, to: usize, len: usize) -> Result<()> {
+        if len > self.len {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: by the invariant, and no more than was pinned.
+        let left = unsafe { capstream_copy_out(self.pin.as_ptr(), to as c_ulong, len as c_ulong) };
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Errno::FAULT)
+        }
+    }
+}
+
+impl capstream_core::Pin for UserPages {
+    fn alive(&self) -> bool {
+        // SAFETY: by the invariant.
+        unsafe { capstream_pin_alive(self.pin.as_ptr()) }
+    }
+}
+
+impl Drop for UserPages {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant, and it is not used afterwards.
+        unsafe { capstream_unpin(self.pin.as_ptr()) }
+    }
+}
+
+/// Whether the range is memory of the calling task, mapped for this access.
+pub(crate) fn mapped(range: Range, access: Access) -> bool {
+    // SAFETY: a range is not empty and does not wrap; called by a task.
+    unsafe {
+        capstream_mapped(
+            range.address as c_ulong,
+            range.len as c_ulong,
+            access == Access::Write,
+        )
+    }
+}
+
+/// A number for the address space of the calling task.
+pub(crate) fn space() -> usize {
+    // SAFETY: no preconditions.
+    unsafe { capstream_space() as usize }
+}

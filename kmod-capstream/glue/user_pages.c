@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Pinned memory of programs, for user_pages.rs: in C since what it takes, the lock of an address space, references of pages and
+ * kvmalloc(), are inline functions.
+ *
+ * Without an MMU an address is the memory itself: what keeps a page from becoming somebody else's memory is a reference to
+ * it, which is held from capstream_pin() to capstream_unpin(). get_user_pages() and put_page() are used, not their pinning
+ * variants, as the former without MMU takes plain references.
+ *
+ * Lock order: mmap_lock of the caller's address space; nothing is taken inside.
+ */
+#include <linux/err.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+
+struct capstream_pin {
+	/* Kept from being freed, so that no other address space gets its address; but not kept alive. */
+	struct mm_struct *mm;
+	unsigned long address;
+	unsigned long nr_pages;
+	struct page *pages[];
+};
+
+bool capstream_mapped(unsigned long address, unsigned long len, bool write);
+struct capstream_pin *capstream_pin(unsigned long address, unsigned long len, bool write);
+void capstream_unpin(struct capstream_pin *pin);
+bool capstream_pin_alive(const struct capstream_pin *pin);
+unsigned long capstream_copy_out(const struct capstream_pin *pin, unsigned long to, unsigned long len);
+unsigned long capstream_space(void);
+
+/* Whether [address, last] is mapped for this access; the caller holds mm's lock. */
+static bool mapped(struct mm_struct *mm, unsigned long address, unsigned long last, bool write)
+{
+	vm_flags_t needed = write ? VM_READ | VM_WRITE : VM_READ;
+
+	for (;;) {
+		struct vm_area_struct *vma = vma_lookup(mm, address);
+
+		if (!vma || (vma->vm_flags & needed) != needed || vma->vm_flags & (VM_IO | VM_PFNMAP))
+			return false;
+		if (vma->vm_end - 1 >= last)
+			return true;
+		address = vma->vm_end;
+	}
+}
+
+/* Whether the range is the calling task's memory, for this access. len is not 0 and the range does not wrap. */
+bool capstream_mapped(unsigned long address, unsigned long len, bool write)
+{
+	struct mm_struct *mm = current->mm;
+	bool result;
+
+	if (!mm)
+		return false;
+	mmap_read_lock(mm);
+	result = mapped(mm, address, address + (len - 1), write);
+	mmap_read_unlock(mm);
+	return result;
+}
+
+/* Pins a range of the calling task. len is not 0 and the range does not wrap. Returns -EFAULT or -ENOMEM as a pointer on failure. */
+struct capstream_pin *capstream_pin(unsigned long address, unsigned long len, bool write)
+{
+	unsigned long first = address >> PAGE_SHIFT;
+	unsigned long nr_pages = ((address + (len - 1)) >> PAGE_SHIFT) - first + 1;
+	struct mm_struct *mm = current->mm;
+	struct capstream_pin *pin;
+
+	if (!mm)
+		return ERR_PTR(-EFAULT);
+	pin = kvmalloc(struct_size(pin, pages, nr_pages), GFP_KERNEL | __GFP_NOWARN);
+	if (!pin)
+		return ERR_PTR(-ENOMEM);
+	pin->address = address;
+	pin->nr_pages = 0;
+
+	mmap_read_lock(mm);
+	if (mapped(mm, address, address + (len - 1), write)) {
+		while (pin->nr_pages < nr_pages) {
+			long got = get_user_pages((first + pin->nr_pages) << PAGE_SHIFT, nr_pages - pin->nr_pages,
+						  write ? FOLL_WRITE : 0, pin->pages + pin->nr_pages);
+
+			if (got <= 0)
+				break;
+			pin->nr_pages += got;
+		}
+	}
+	mmap_read_unlock(mm);
+
+	mmgrab(mm);
+	pin->mm = mm;
+	if (pin->nr_pages < nr_pages) {
+		capstream_unpin(pin);
+		return ERR_PTR(-EFAULT);
+	}
+	return pin;
+}
+
+void capstream_unpin(struct capstream_pin *pin)
+{
+	unsigned long i;
+
+	for (i = 0; i < pin->nr_pages; i++)
+		put_page(pin->pages[i]);
+	mmdrop(pin->mm);
+	kvfree(pin);
+}
+
+/* Whether the address space that the memory was pinned from has a user left. */
+bool capstream_pin_alive(const struct capstream_pin *pin)
+{
+	return atomic_read(&pin->mm->mm_users) > 0;
+}
+
+/*
+ * Copies the first len bytes of the pinned memory to the calling task's memory; returns how many were not copied. len is
+ * not more than what was pinned.
+ */
+unsigned long capstream_copy_out(const struct capstream_pin *pin, unsigned long to, unsigned long len)
+{
+	unsigned long offset = offset_in_page(pin->address);
+	unsigned long i;
+
+	for (i = 0; len && i < pin->nr_pages; i++) {
+		unsigned long part = min(len, PAGE_SIZE - offset);
+		void *from = kmap_local_page(pin->pages[i]);
+		unsigned long left = copy_to_user((void __user *)to, from + offset, part);
+
+		kunmap_local(from);
+		if (left)
+			return len - part + left;
+		to += part;
+		len -= part;
+		offset = 0;
+	}
+	return len;
+}
+
+/* A number for the address space of the calling task. */
+unsigned long capstream_space(void)
+{
+	return (unsigned long)current->mm;
+}
