@@ -40,6 +40,19 @@
 //! # }
 //! ```
 //!
+//! # What a monitor has to do
+//!
+//! - One [`MmioTransport`] for each device of a guest. Its window is `MMIO_STRIDE` bytes at `MMIO_BASE + n * MMIO_STRIDE`; a register access of the guest
+//!   becomes [`MmioTransport::read`] or [`MmioTransport::write`] with the offset into the window.
+//! - The interrupt line sets the device's bit in the vCPU's pending word and wakes the vCPU, from any thread. Called on the vCPU's own
+//!   thread, which happens within `write`, there is nobody to wake.
+//! - [`GuestMemory::from_raw_parts`] with the guest's range, and [`GuestMemory::with_plain_part`] with the part of it that stays readable and writable
+//!   whatever the guest does: its RAM, not its image.
+//! - Drop the transport before the range is unmapped. That ends and joins the device's thread, and unlocks its file. It
+//!   waits for at most one system call of the host's.
+//! - A device's thread is started by the first notification that needs it, and has the signal mask of the thread which that came from. It
+//!   needs no signals.
+//!
 //! # What a guest cannot do
 //!
 //! Everything in the guest's memory and every register write is the guest's to choose. Whatever it chooses, the device reads and

@@ -28,6 +28,7 @@ use crate::device::{Device, Session};
 use crate::memory::GuestMemory;
 use crate::queue::{QueueSetup, Virtqueue};
 use crate::signal::{DriverSignal, InterruptLine};
+use crate::warning::WarningLimit;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
@@ -68,6 +69,7 @@ pub struct MmioTransport {
     signal: Arc<DriverSignal>,
     memory: GuestMemory,
     device: Box<dyn Device>,
+    warnings: WarningLimit,
 }
 
 impl MmioTransport {
@@ -83,6 +85,7 @@ impl MmioTransport {
             signal: Arc::new(DriverSignal::new(interrupt)),
             memory,
             device,
+            warnings: WarningLimit::default(),
         }
     }
 
@@ -243,11 +246,20 @@ impl MmioTransport {
         }
         match self.session(&registers) {
             Ok(session) => self.device.start(session),
-            Err(error) => {
-                tracing::warn!(%error, "a virtio driver set up a queue that cannot be used; it has to reset the device");
-                self.signal.needs_reset();
-            }
+            Err(error) => self.refuse(&error.to_string()),
         }
+    }
+
+    /// The driver cannot have what it wants, for this reason.
+    fn refuse(&self, reason: &str) {
+        if let Some(suppressed) = self.warnings.admit() {
+            tracing::warn!(
+                device = self.device.device_id(),
+                suppressed,
+                "a virtio driver has to reset its device: {reason}"
+            );
+        }
+        self.signal.needs_reset();
     }
 
     fn acceptable(&self, features: u64) -> bool {

@@ -98,3 +98,57 @@ impl fmt::Debug for DriverSignal {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal() -> (DriverSignal, impl Fn() -> u32) {
+        let raised = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&raised);
+        let line = move || {
+            raised.fetch_add(1, Ordering::SeqCst);
+        };
+        let signal = DriverSignal::new(Arc::new(line));
+        (signal, move || count.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn every_used_buffer_raises_the_line() {
+        let (signal, raised) = signal();
+        signal.used_buffers();
+        signal.used_buffers();
+        assert_eq!((raised(), signal.interrupt_status()), (2, 1));
+        signal.acknowledge(1);
+        assert_eq!((raised(), signal.interrupt_status()), (2, 0));
+    }
+
+    #[test]
+    fn the_line_stays_asserted_until_all_is_acknowledged() {
+        let (signal, raised) = signal();
+        signal.add_device_status(VIRTIO_CONFIG_S_DRIVER_OK);
+        signal.used_buffers();
+        signal.needs_reset();
+        assert_eq!((raised(), signal.interrupt_status()), (2, 3));
+        signal.acknowledge(1);
+        assert_eq!((raised(), signal.interrupt_status()), (3, 2));
+        signal.acknowledge(1);
+        assert_eq!(raised(), 3, "nothing was acknowledged");
+        signal.acknowledge(2);
+        assert_eq!((raised(), signal.interrupt_status()), (3, 0));
+    }
+
+    #[test]
+    fn a_reset_is_asked_for_once_and_only_of_a_driver_that_listens() {
+        let (signal, raised) = signal();
+        signal.needs_reset();
+        assert_eq!((raised(), signal.device_status()), (0, 64));
+        signal.clear();
+        signal.add_device_status(VIRTIO_CONFIG_S_DRIVER_OK);
+        assert!(signal.is_running());
+        signal.needs_reset();
+        signal.needs_reset();
+        assert_eq!((raised(), signal.device_status()), (1, 68));
+        assert!(!signal.is_running());
+    }
+}

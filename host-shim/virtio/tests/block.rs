@@ -684,3 +684,20 @@ fn acknowledging_keeps_what_came_meanwhile() {
     driver.line.wait(seen);
     assert_eq!(driver.register(0x060), 1, "set again");
 }
+
+#[test]
+fn what_is_complete_does_not_wait_for_a_flush() {
+    let file = image(64);
+    let mut driver = Driver::new(file.path(), &read_write(), F_EVENT_IDX);
+    let before = driver.line.count();
+    driver.submit(OUT, 0, &[readable(DATA, 512)]);
+    driver.submit(FLUSH, 0, &[]);
+    driver.notify();
+    driver.wait_used();
+    driver.wait_used();
+    driver.submit(OUT, 0, &[readable(DATA, 512)]);
+    driver.notify();
+    driver.wait_used();
+    // One before the flush, one after it, one for the last.
+    assert_eq!(driver.line.count(), before + 3);
+}

@@ -258,12 +258,21 @@ impl Image {
     }
 
     /// Says that the driver did something that the disk cannot go on from.
-    pub(super) fn warn_driver(&self, error: &dyn std::fmt::Display) {
+    pub(super) fn warn_driver(&self, reason: &dyn std::fmt::Display) {
         if let Some(suppressed) = self.warnings.admit() {
             tracing::warn!(
-                image = %self.path.display(), %error, suppressed,
-                "the driver of the disk '{}' has to reset it", self.path.display(),
+                image = %self.path.display(), suppressed,
+                "the driver of the disk '{}' has to reset it: {reason}", self.path.display(),
             );
+        }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // Closing the file is not enough when another thread is just starting a program, which has a copy of it for a moment.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "cannot unlock the disk image '{}'", self.path.display());
         }
     }
 }

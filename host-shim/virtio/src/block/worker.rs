@@ -120,10 +120,9 @@ impl Worker {
             signal,
         } = session;
         let Some(queue) = queues.into_iter().next().flatten() else {
-            tracing::warn!(
-                image = %self.shared.image.path().display(),
-                "the driver of the disk '{}' started it without a queue; it has to reset it", self.shared.image.path().display(),
-            );
+            self.shared
+                .image
+                .warn_driver(&"it started the disk without a queue");
             signal.needs_reset();
             return;
         };
