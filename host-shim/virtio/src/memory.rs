@@ -10,7 +10,7 @@
 //! # Why it is sound
 //!
 //! Plain accesses go only to the part of the range that was promised to be readable and writable, because a fault in the monitor's own
-//! instructions would end all guests. The kernel, which answers a bad address with an error, may access all of the range. An address is turned into a pointer in one place, [`GuestMemory::io_vector`], right before the system call that uses it, and only after
+//! instructions would end all guests. The kernel, which answers a bad address with an error, may access all of the range. An address is turned into a pointer in one place, `GuestMemory::io_vector`, right before the system call that uses it, and only after
 //! it was checked against the range. A pointer is not kept.
 #![allow(
     unsafe_code,

@@ -326,6 +326,17 @@ fn chains_that_cannot_be_answered_stop_the_device() {
     }
 }
 
+#[test]
+fn what_cannot_be_answered_is_not_carried_out() {
+    let file = image(SECTORS);
+    let mut driver = Driver::new(file.path(), &BlockOptions::default(), 0);
+    let header = driver.header(OUT, 0);
+    driver.chain(&[header, readable(DATA, 512), writable(END, 1)]);
+    driver.notify();
+    driver.wait_needs_reset();
+    assert_eq!(std::fs::read(file.path()).unwrap(), pattern(0, SECTORS));
+}
+
 /// Chains that make no sense, but have a place for an answer.
 #[test]
 fn chains_that_can_be_answered_are() {
