@@ -25,7 +25,7 @@ help:
 prerequisites:
 	@ci/prerequisites
 kernel: prerequisites
-	@ci/progress kernel objects "$(CACHE)/log/kernel.log" ci/build-kernel
+	@ci/build-kernel
 monitor: prerequisites
 	@ci/build-monitor
 image: prerequisites

@@ -95,10 +95,11 @@ impl Running {
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null());
+        command.stdout(Stdio::piped());
         Running::from_command(command, folder)
     }
 
-    /// Starts a command whose outputs are not redirected yet.
+    /// Starts a command; its error output is observed, and its standard output if it is [`Stdio::piped`].
     ///
     /// # Errors
     ///
@@ -107,7 +108,6 @@ impl Running {
         let name = command.get_program().to_string_lossy().into_owned();
         let started = Instant::now();
         let mut child = command
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(process_error(format!("start of {name}")))?;
