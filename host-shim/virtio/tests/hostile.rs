@@ -154,6 +154,14 @@ fn a_queue_cannot_be_moved_while_it_is_used() {
         driver.set_register(0x020, 0);
         assert_eq!(driver.read(1, 1), (OK, pattern(1, 1)));
         assert_eq!(driver.register(0x044), 1);
+        // Nor once it is declared ready.
+        driver.set_register(0x070, 0);
+        driver.agree(driver.offered());
+        driver.place_queue(128, DESCRIPTORS, AVAILABLE, USED);
+        driver.set_register(0x080, 1);
+        driver.set_register(0x070, 15);
+        assert_eq!(driver.status(), 15);
+        driver.set_up(0);
         // Taking the queue away stops the device.
         driver.set_register(0x044, 0);
         assert_eq!(driver.register(0x044), 0);

@@ -64,6 +64,13 @@ fn troubles_of_the_host_are_named_once_and_those_of_the_guest_are_not() {
         assert_eq!(driver.read(64, 1).0, IOERR);
         assert_eq!(driver.request(77, 0, &[]).0, UNSUPP);
     }
+    drop(driver);
+    let read_only = BlockOptions {
+        read_only: true,
+        id: None,
+    };
+    let mut driver = Driver::new(file.path(), &read_only, 0);
+    assert_eq!(driver.write(0, &[0; 512]), IOERR);
     assert!(log.0.lock().unwrap().is_empty());
 
     file.as_file().set_len(512).unwrap();
