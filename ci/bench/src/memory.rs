@@ -40,7 +40,7 @@ fn idle(session: &Session, count: usize) -> Result<Running, BenchError> {
     }
     let mut running = deployment.start(&session.environment)?;
     for _ in 0..count {
-        running.wait_for_line("main", LIMIT)?;
+        running.wait_for_line("main is reached", LIMIT)?;
     }
     Ok(running)
 }

@@ -8,7 +8,7 @@
 
 int main(int argc, char **argv)
 {
-	static const char text[] = "main\n";
+	static const char text[] = "main is reached\n";
 
 	(void)argv;
 	if (write(1, text, sizeof(text) - 1) != sizeof(text) - 1)
