@@ -17,6 +17,8 @@ pub struct Library {
     pub instructions: BTreeMap<u64, usize>,
     /// Its `syscall` instructions.
     pub sites: Vec<u64>,
+    /// Addresses after instructions which the next one never runs after.
+    pub ends: BTreeSet<u64>,
     /// Targets of direct branches and calls.
     pub targets: BTreeSet<u64>,
     /// Functions that it names.
@@ -36,6 +38,7 @@ impl Library {
         let mut library = Library {
             instructions: BTreeMap::new(),
             sites: Vec::new(),
+            ends: BTreeSet::new(),
             targets: BTreeSet::new(),
             functions: BTreeMap::new(),
             arena,
@@ -59,6 +62,16 @@ impl Library {
                 if decoded.code() == Code::Syscall {
                     library.sites.push(decoded.ip());
                 }
+                let ends = matches!(
+                    decoded.flow_control(),
+                    FlowControl::Return
+                        | FlowControl::UnconditionalBranch
+                        | FlowControl::IndirectBranch
+                        | FlowControl::Exception
+                );
+                if ends {
+                    library.ends.insert(decoded.next_ip());
+                }
                 let direct = matches!(
                     decoded.flow_control(),
                     FlowControl::Call
@@ -80,22 +93,14 @@ impl Library {
         library
     }
 
-    /// Ranges of code that differ from `before`.
-    pub fn changes(&self, around: u64, before: &[u8]) -> Vec<Range<u64>> {
-        let begin = around;
+    /// Addresses of bytes that differ from `before`, which was read from `begin` on.
+    pub fn changes(&self, begin: u64, before: &[u8]) -> Vec<u64> {
         let now = self.arena.read(begin..begin + before.len() as u64);
-        let mut changes: Vec<Range<u64>> = Vec::new();
-        for (at, _) in (begin..)
+        (begin..)
             .zip(before.iter().zip(&now))
             .filter(|(_, (old, new))| old != new)
-        {
-            match changes.last_mut() {
-                // Bytes of one patch can happen to be the same before and after.
-                Some(last) if at - last.end < 5 => last.end = at + 1,
-                _ => changes.push(at..at + 1),
-            }
-        }
-        changes
+            .map(|(at, _)| at)
+            .collect()
     }
 
     /// What patching each site gives.
