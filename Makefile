@@ -16,11 +16,14 @@ help:
 	@echo "  make bench        build everything and measure it against what it replaces"
 	@echo
 	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
-	@echo "  make clean        remove what was built from this checkout"
+	@echo "  make clean        remove what was built"
 	@echo "  make distclean    remove the cache folder too: $(CACHE)"
 	@echo
-	@echo "V=1 shows the monitor's log at make run. The first build takes some minutes; only the"
-	@echo "installation of missing Debian packages needs root, and says what it installs."
+	@echo "  make run V=1      shows the monitor's log and those of the kernels"
+	@echo "  make test FILTER=stream, make bench BENCH='--runs 3 calls'    a part of them"
+	@echo
+	@echo "The first build takes some minutes. Only the installation of missing Debian packages"
+	@echo "needs root; it says what it installs."
 
 prerequisites:
 	@ci/prerequisites

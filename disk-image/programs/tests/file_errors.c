@@ -74,6 +74,7 @@ static void contents(int publisher, int user)
 	EXPECT(range[2] == 2 * 7 && range[8] == 8 * 7, "its neighbours are as they were");
 	EXPECT_VALUE(2, pwrite(user, "abcdef", 6, SIZE - 2), "pwrite across the end");
 	EXPECT(memcmp(range + SIZE - 2, "ab", 2) == 0, "up to the end");
+	EXPECT_ERROR(ENOSPC, pwrite(user, "x", 1, SIZE), "pwrite at the end");
 	EXPECT_ERROR(EFAULT, pread(user, NOWHERE, 8, 0), "pread to nowhere");
 	EXPECT_ERROR(EFAULT, pread(user, (void *)constant, 8, 0), "pread to read-only memory");
 	EXPECT_ERROR(EFAULT, pwrite(user, NOWHERE, 8, 0), "pwrite from nowhere");
