@@ -2,20 +2,21 @@
 //! Which cVMs want to be woken.
 //!
 //! The protocol, without locks. A cVM that waits: arms, looks once more, sleeps. The one who changes
-//! something: changes it, takes the set, wakes those in it. Either the first sees the change when it looks, or the second finds it in
-//! the set: between the two steps of each there is a full fence.
+//! something: changes it, takes the set, wakes those in it. Arming and taking both modify `summary`, so one comes before the other: either the taker
+//! finds the bit, or the one who armed has read what the taker wrote there and with it sees the change when it looks.
 //!
-//! The set has two levels: a bit per cVM in `words`, and a bit per word in `summary`, so that taking an empty set reads one word. A
+//! The set has two levels: a bit per cVM in `words`, and a bit per word in `summary`, so that taking an empty set touches one word. A
 //! bit in `words` is set before its bit in `summary`, and `summary` is taken before `words`: a bit in `words` is
 //! found by the taker that is at work, or its bit in `summary` is still there for the next one.
 
 use crate::owner::MAX_CVMS;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering};
 
 const WORDS: usize = MAX_CVMS as usize / 64;
 
-/// A set of cVMs' indices.
+/// A set of cVMs' indices. On its own cache lines: whoever wakes writes to it, and senders read what lies beside it for every message.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct ArmedSet {
     summary: AtomicU64,
     words: [AtomicU64; WORDS],
@@ -35,9 +36,8 @@ impl ArmedSet {
     pub fn arm(&self, index: u16) {
         let (word, bit) = place(index);
         if let Some(bits) = self.words.get(word) {
-            bits.fetch_or(bit, Ordering::SeqCst);
-            self.summary.fetch_or(1 << word, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
+            bits.fetch_or(bit, Ordering::AcqRel);
+            self.summary.fetch_or(1 << word, Ordering::AcqRel);
         }
     }
 
@@ -45,7 +45,7 @@ impl ArmedSet {
     pub fn disarm(&self, index: u16) {
         let (word, bit) = place(index);
         if let Some(bits) = self.words.get(word) {
-            bits.fetch_and(!bit, Ordering::SeqCst);
+            bits.fetch_and(!bit, Ordering::AcqRel);
         }
     }
 
@@ -53,20 +53,18 @@ impl ArmedSet {
     #[inline]
     #[must_use = "those in the set sleep until they are woken"]
     pub fn take(&self) -> Option<Armed> {
-        fence(Ordering::SeqCst);
-        if self.summary.load(Ordering::Relaxed) == 0 {
-            return None;
+        match self.summary.swap(0, Ordering::AcqRel) {
+            0 => None,
+            summary => self.take_words(summary),
         }
-        self.take_armed()
     }
 
     #[cold]
-    fn take_armed(&self) -> Option<Armed> {
-        let summary = self.summary.swap(0, Ordering::SeqCst);
+    fn take_words(&self, summary: u64) -> Option<Armed> {
         let mut armed = Armed { words: [0; WORDS] };
         for (index, (taken, bits)) in armed.words.iter_mut().zip(&self.words).enumerate() {
             if summary & (1 << index) != 0 {
-                *taken = bits.swap(0, Ordering::SeqCst);
+                *taken = bits.swap(0, Ordering::AcqRel);
             }
         }
         armed.words.iter().any(|&bits| bits != 0).then_some(armed)

@@ -81,7 +81,7 @@ impl<P> Endpoint<P> {
         self.armed.arm(owner.index());
     }
 
-    /// Takes those who asked, as indices of cVMs; `None` when there is none, found out by one load.
+    /// Takes those who asked, as indices of cVMs; `None` when there is none, found out by one atomic operation.
     ///
     /// A cVM that ended in between may be among them, so an index may by then belong to another cVM: one needless wake-up.
     #[inline]
