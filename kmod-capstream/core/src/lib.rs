@@ -30,6 +30,8 @@ mod atomic;
 pub mod errno;
 pub mod file;
 pub mod gate;
+#[cfg(all(loom, test))]
+mod interleavings;
 pub mod kernel;
 pub mod key;
 pub mod monitor;
