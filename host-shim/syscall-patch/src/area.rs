@@ -33,7 +33,10 @@ pub(crate) struct StubArea {
     range: Range<u64>,
     /// One bit per granule, set when it is used.
     used: Vec<u64>,
-    granules: u64,
+    /// How many are used.
+    count: u64,
+    /// All granules before this one are used: where searching can begin.
+    full_before: u64,
 }
 
 impl StubArea {
@@ -43,13 +46,14 @@ impl StubArea {
         StubArea {
             range,
             used: vec![0; words as usize],
-            granules: 0,
+            count: 0,
+            full_before: 0,
         }
     }
 
     /// Bytes in use.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.granules * GRANULE
+        self.count * GRANULE
     }
 
     /// Takes `len` bytes such that in a jump which ends at `origin` and leads there the `guarded` bytes of the displacement
@@ -104,12 +108,17 @@ impl StubArea {
         };
         // Both are differences of addresses of one process; where that is more than i64 holds, nothing is in reach.
         let distance = |to: u64| i64::try_from(i128::from(to) - i128::from(origin)).ok();
-        let (Some(first), Some(last)) = (distance(self.range.start), distance(last)) else {
+        let first = self.range.start + self.full_before * GRANULE;
+        let (Some(first), Some(last)) = (distance(first), distance(last)) else {
             return Err(NoPlace::Unsuitable);
         };
         let mut at = first.max(i64::from(i32::MIN));
         let last = last.min(i64::from(i32::MAX));
-        let mut why = NoPlace::Unsuitable;
+        let mut why = if self.full_before > 0 {
+            NoPlace::Full
+        } else {
+            NoPlace::Unsuitable
+        };
         'places: while at <= last {
             let bytes = (at as i32).to_le_bytes();
             for (position, (byte, guard)) in bytes.into_iter().zip(guarded).enumerate().rev() {
@@ -150,19 +159,109 @@ impl StubArea {
     }
 
     fn mark(&mut self, place: &Range<u64>, used: bool) {
-        for granule in self.granules(place) {
+        let granules = self.granules(place);
+        for granule in granules.clone() {
             let Some(word) = self.used.get_mut((granule / 64) as usize) else {
                 continue;
             };
             let bit = 1 << (granule % 64);
             if (*word & bit != 0) != used {
                 *word ^= bit;
-                self.granules = if used {
-                    self.granules + 1
+                self.count = if used {
+                    self.count + 1
                 } else {
-                    self.granules.saturating_sub(1)
+                    self.count.saturating_sub(1)
                 };
             }
+        }
+        if !used {
+            self.full_before = self.full_before.min(granules.start);
+        } else if granules.contains(&self.full_before) {
+            self.full_before = granules.end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const AREA: Range<u64> = 0x7f00_0000_0000..0x7f00_0000_4000;
+
+    #[test]
+    fn guarded_bytes_are_undefined_opcodes() {
+        let large = AREA.start..AREA.start + (4 << 20);
+        for distance in (0..4096).map(|step| 0x10_0000 + step * 0x3_1234) {
+            let origin = AREA.start - distance;
+            for guarded in [
+                [true, false, false, false],
+                [false, true, false, false],
+                [false, false, true, false],
+                [true, true, true, false],
+            ] {
+                let mut area = StubArea::new(large.clone());
+                let place = area.take(40, origin, guarded).unwrap();
+                let bytes = ((place.start - origin) as u32).to_le_bytes();
+                for (byte, _) in bytes.iter().zip(guarded).filter(|(_, guard)| *guard) {
+                    assert!(UNDEFINED.contains(byte) || UNDEFINED_WITH_OPERANDS.contains(byte));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn out_of_reach_is_unsuitable() {
+        let mut area = StubArea::new(AREA);
+        let none = [false; 4];
+        let far = AREA.start - (1 << 31) - 0x4000;
+        assert_eq!(area.take(40, far, none), Err(NoPlace::Unsuitable));
+        assert_eq!(area.take(40, 0, none), Err(NoPlace::Unsuitable));
+        assert_eq!(area.take(40, u64::MAX, none), Err(NoPlace::Unsuitable));
+        assert!(area.take(40, AREA.end + (1 << 31) - 0x4000, none).is_ok());
+        assert_eq!(
+            area.take(0x4001, AREA.start, none),
+            Err(NoPlace::Unsuitable)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn places_never_overlap(steps in prop::collection::vec((1_u64..200, any::<bool>(), any::<bool>(), any::<prop::sample::Index>()), 1..300)) {
+            let mut area = StubArea::new(AREA);
+            let mut taken: Vec<Range<u64>> = Vec::new();
+            for (len, give_back, guard, which) in steps {
+                if give_back && !taken.is_empty() {
+                    area.give_back(&taken.swap_remove(which.index(taken.len())));
+                    continue;
+                }
+                match area.take(len, AREA.start - 0x1000, [false, guard, false, false]) {
+                    Ok(place) => {
+                        prop_assert_eq!(place.end - place.start, len);
+                        prop_assert!(AREA.start <= place.start && place.end <= AREA.end);
+                        prop_assert!(taken.iter().all(|other| other.end <= place.start || place.end <= other.start));
+                        taken.push(place);
+                    }
+                    Err(why) => {
+                        prop_assert_eq!(why, NoPlace::Full);
+                        // Something large enough would have been found.
+                        if !guard {
+                            let mut free = AREA.start;
+                            let mut sorted = taken.clone();
+                            sorted.sort_by_key(|place| place.start);
+                            for place in sorted.iter().chain([&(AREA.end..AREA.end)]) {
+                                prop_assert!(place.start.saturating_sub(free) < len + 2 * GRANULE);
+                                free = place.end;
+                            }
+                        }
+                    }
+                }
+            }
+            for place in &taken {
+                area.give_back(place);
+            }
+            prop_assert_eq!(area.used_bytes(), 0);
+            prop_assert!(area.take(AREA.end - AREA.start, AREA.start, [false; 4]).is_ok());
         }
     }
 }

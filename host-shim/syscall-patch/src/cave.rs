@@ -32,3 +32,38 @@ pub(crate) fn len(code: &[u8], ip: u64) -> usize {
     }
     if at == room && single <= 1 { room } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breakpoints_anywhere() {
+        assert_eq!(len(&[0xcc; 7], 0x1000), 7);
+        assert_eq!(len(&[0xcc, 0xcc, 0x90, 0xc3], 0x1003), 2);
+    }
+
+    #[test]
+    fn no_operations_up_to_an_aligned_address() {
+        let long = [0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0, 0xc3];
+        assert_eq!(len(&long, 0x1006), 10);
+        // They end too early, or too late.
+        assert_eq!(len(&long, 0x1005), 0);
+        assert_eq!(len(&long, 0x1007), 0);
+        // A function may begin here.
+        assert_eq!(len(&long, 0x1000), 0);
+    }
+
+    #[test]
+    fn room_for_tracers_is_none() {
+        assert_eq!(len(&[0x90; 16], 0x1008), 0);
+        assert_eq!(len(&[0x90, 0xc3], 0x100f), 1);
+    }
+
+    #[test]
+    fn other_instructions_are_none() {
+        assert_eq!(len(&[0x31, 0xc0, 0x31, 0xc0, 0x31, 0xc0], 0x100a), 0);
+        assert_eq!(len(&[], 0x100a), 0);
+        assert_eq!(len(&[0x66, 0x0f], 0x100a), 0);
+    }
+}

@@ -468,12 +468,13 @@ impl PatchTable {
                 continue;
             };
             let live = !patch.edits.is_empty();
-            let whole = gone.start <= patch.span.start && patch.span.end <= gone.end;
-            if whole {
+            let span = patch.span.clone();
+            if gone.start <= span.start && span.end <= gone.end {
                 self.remove(&mut state, id);
             } else {
                 // Tasks may still return from its stub to what is left.
                 self.retire(&mut state, id, &gone);
+                state.shrink(id, &gone);
             }
             state.stats.forgotten += u64::from(live);
         }
@@ -608,6 +609,20 @@ impl State {
                     .is_some_and(|patch| patch.span.end > range.start)
             })
             .collect()
+    }
+
+    /// Reduces the span of a patch to what is outside `gone`, which covers one of its ends or a part in the middle.
+    fn shrink(&mut self, id: u64, gone: &Range<u64>) {
+        let Some(patch) = self.patches.get_mut(&id) else {
+            return;
+        };
+        self.spans.remove(&(patch.span.start, id));
+        if gone.start <= patch.span.start {
+            patch.span.start = gone.end;
+        } else if patch.span.end <= gone.end {
+            patch.span.end = gone.start;
+        }
+        self.spans.insert((patch.span.start, id));
     }
 
     /// Whether what `plan` displaces is displaced already.

@@ -11,20 +11,16 @@
 
 mod arena;
 mod library;
+mod processor;
 
 use capstream_syscall_patch::{Direction, PatchError, PatchKind, PatchTable};
 use library::Library;
+use processor::UNDEFINED;
 use std::collections::BTreeMap;
 
 const MUSL: &str = "/usr/lib/x86_64-linux-musl/libc.so";
 const GLIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
 const GLIBC_LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
-/// Opcodes that are undefined in 64-bit mode.
-const UNDEFINED: [u8; 19] = [
-    0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce,
-    0xd4, 0xd6, 0xea,
-];
-
 /// Checks one patch that was just made, where `before` is the code around `site` from `begin` on as it was before.
 fn check(library: &Library, table: &PatchTable, site: u64, kind: PatchKind, before: (u64, &[u8])) {
     let (begin, bytes) = before;

@@ -16,13 +16,27 @@ pub struct Arena {
 impl Arena {
     /// `len` bytes, of which the last `stub_len` are the stub area.
     pub fn new(len: usize, stub_len: usize) -> Arena {
-        // SAFETY: a new mapping at an address that the host chooses touches nothing that exists.
+        Arena::map(0, len, stub_len)
+    }
+
+    /// This range, of which the last `stub_len` bytes are the stub area.
+    pub fn at(range: Range<u64>, stub_len: usize) -> Arena {
+        Arena::map(range.start, (range.end - range.start) as usize, stub_len)
+    }
+
+    fn map(base: u64, len: usize, stub_len: usize) -> Arena {
+        let fixed = if base == 0 {
+            0
+        } else {
+            libc::MAP_FIXED_NOREPLACE
+        };
+        // SAFETY: a new mapping that replaces none touches nothing that exists.
         let base = unsafe {
             libc::mmap(
-                std::ptr::null_mut(),
+                base as *mut libc::c_void,
                 len,
                 libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed,
                 -1,
                 0,
             )

@@ -17,6 +17,12 @@ pub struct Registers {
     pub flags: u64,
 }
 
+/// Opcodes that are undefined in 64-bit mode, which the patcher uses.
+pub const UNDEFINED: [u8; 19] = [
+    0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce,
+    0xd4, 0xd6, 0xea,
+];
+
 /// Number of rax.
 pub const RAX: usize = 0;
 /// Number of rcx.
@@ -174,6 +180,8 @@ pub struct Processor {
 
 static TURN: Mutex<()> = Mutex::new(());
 static HANDLER: Once = Once::new();
+/// Where an invalid opcode is expected, and where to go on then.
+static EXPECTED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 static TABLE: AtomicPtr<PatchTable> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Leads code that landed inside a patch to where it has to go on.
@@ -181,6 +189,14 @@ extern "C" fn on_sigill(_: i32, _: *mut libc::siginfo_t, context: *mut libc::uco
     // SAFETY: the host passes a valid context, which belongs to this handler while it runs.
     let registers = unsafe { &mut (*context).uc_mcontext.gregs };
     let ip = &mut registers[libc::REG_RIP as usize];
+    let [expected, target] = &EXPECTED;
+    if expected
+        .compare_exchange(*ip as u64, 0, Ordering::SeqCst, Ordering::SeqCst)
+        .is_ok()
+    {
+        *ip = target.load(Ordering::SeqCst) as i64;
+        return;
+    }
     // SAFETY: `Processor::with_table` keeps the table alive while the pointer is set.
     let table = unsafe { TABLE.load(Ordering::SeqCst).as_ref() };
     match table.and_then(|table| table.on_invalid_opcode(*ip as u64)) {
@@ -250,6 +266,21 @@ impl Processor {
         let result = work();
         TABLE.store(std::ptr::null_mut(), Ordering::SeqCst);
         result
+    }
+
+    /// Runs the code at `entry` until it returns; whether its first instruction is an invalid opcode, after which it goes
+    /// on at `target`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Processor::run`].
+    pub unsafe fn raises_sigill(&self, entry: u64, target: u64, registers: &mut Registers) -> bool {
+        let [expected, to] = &EXPECTED;
+        to.store(target, Ordering::SeqCst);
+        expected.store(entry, Ordering::SeqCst);
+        // SAFETY: by the contract of this function.
+        unsafe { self.run(entry, registers) };
+        expected.swap(0, Ordering::SeqCst) == 0
     }
 
     /// Runs the code at `entry` until it returns.
