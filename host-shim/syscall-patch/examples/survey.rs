@@ -3,6 +3,11 @@
 //!
 //! `cargo run -p capstream-syscall-patch --example survey -- FILE...`; with `-v` first, every site.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the modules of the tests, where a panic is how one fails"
+)]
+
 #[path = "../tests/arena/mod.rs"]
 mod arena;
 #[path = "../tests/library/mod.rs"]

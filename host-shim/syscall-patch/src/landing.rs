@@ -49,7 +49,7 @@ impl Slot {
         let target = self.target.load(SeqCst);
         let jump_at = self.jump_at.load(SeqCst);
         let [b0, b1, b2, b3, b4, ..] = self.jump.load(SeqCst).to_le_bytes();
-        let changed = version % 2 != 0 || self.version.load(SeqCst) != version;
+        let changed = !version.is_multiple_of(2) || self.version.load(SeqCst) != version;
         if changed || held != address || target == 0 {
             return None;
         }

@@ -33,6 +33,7 @@
 //! Tasks can be interrupted in a stub. [`PatchTable::translate`] converts program counters between the two views, so
 //! that signal handlers of the program only ever see addresses of the program.
 
+#![deny(unsafe_code)]
 #![cfg_attr(
     test,
     allow(
@@ -47,6 +48,7 @@ mod boundary;
 mod cave;
 mod instruction;
 mod landing;
+#[allow(unsafe_code, reason = "programs and stubs are not Rust objects")]
 mod memory;
 mod plan;
 mod stub;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The memory of a cVM, byte by byte. The only unsafe code of this crate.
+//! The memory of a cVM, byte by byte: all unsafe accesses of this crate.
 //!
 //! The cVM owns these bytes and may change them at any time; they are read and written with volatile accesses through
 //! raw pointers, never through references, and nothing that is read is trusted.

@@ -122,6 +122,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// The instructions that are replaced, which no other patch may change.
+    pub(crate) fn displaced(&self) -> Vec<Range<u64>> {
+        let jump = self.jump_at..self.end;
+        match self.kind {
+            PatchKind::Cave => vec![jump, self.site..self.after()],
+            _ => Vec::from([jump]),
+        }
+    }
+
     /// Whether the jump lies over the system call, so that the way back leads through the stub.
     pub(crate) fn displaces_syscall(&self) -> bool {
         self.kind != PatchKind::Cave && self.end > self.site

@@ -31,6 +31,9 @@ const LONGEST_SPAN: u64 = 512;
 /// program jumps directly to it.
 const TRAPS_TOLERATED: u32 = 4;
 
+/// Finds ways to patch a system call, best first.
+type Planner = fn(&Surroundings) -> Vec<Plan>;
+
 /// How a system call instruction was patched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PatchKind {
@@ -170,7 +173,7 @@ struct State {
     /// Patches that leave the system call in place: its address to id.
     in_place: HashMap<u64, u64>,
     /// System calls that cannot be patched, why, and the bytes around them when that was found.
-    refused: HashMap<u64, (PatchError, [u8; 16])>,
+    refused: BTreeMap<u64, (PatchError, [u8; 16])>,
     stats: Stats,
 }
 
@@ -196,6 +199,7 @@ impl PatchTable {
     /// - all of the stub area and of `code` is mapped, readable and writable, and holds no Rust objects;
     /// - nobody else writes to the stub area or relies on its contents;
     /// - during [`PatchTable::patch`] and [`PatchTable::forget`] no other processor executes what is in `code` or in the stub area.
+    #[allow(unsafe_code, reason = "the caller vouches for the memory")]
     pub unsafe fn new(
         stub_area: *mut u8,
         len: usize,
@@ -235,7 +239,7 @@ impl PatchTable {
                 displaced: BTreeMap::new(),
                 stubs: BTreeMap::new(),
                 in_place: HashMap::new(),
-                refused: HashMap::new(),
+                refused: BTreeMap::new(),
                 stats: Stats::default(),
             }),
         })
@@ -261,10 +265,10 @@ impl PatchTable {
             .memory
             .read(site.saturating_sub(6), &mut around)
             .then_some(around);
-        if let Some((why, bytes)) = state.refused.get(&site) {
-            if Some(*bytes) == fingerprint {
-                return Err(*why);
-            }
+        if let Some((why, bytes)) = state.refused.get(&site)
+            && Some(*bytes) == fingerprint
+        {
+            return Err(*why);
         }
         let result = self.patch_site(&mut state, site);
         match result {
@@ -304,7 +308,7 @@ impl PatchTable {
 
         let ip = site.wrapping_add(SYSCALL.len() as u64);
         let mut why = PatchError::NoPattern { ip };
-        let stages: [(u64, fn(&Surroundings) -> Vec<Plan>); 3] = [
+        let stages: [(u64, Planner); 3] = [
             (plan::NEAR, plan::preceding),
             (plan::WIDE, plan::caves),
             (plan::WIDE, plan::around),
@@ -364,12 +368,11 @@ impl PatchTable {
         let stub = stub::assemble(plan, place.start, self.kernel)?;
         let jump = stub::jump(plan.jump_at, place.start)?;
         let mut edits = vec![self.edit(plan.jump_at, &jump)?];
-        let mut displaced = vec![plan.jump_at..plan.end];
+        let displaced = plan.displaced();
         let mut span = plan.jump_at.min(plan.site)..plan.end.max(plan.after());
         if plan.kind == PatchKind::Cave {
             let to_cave = i8::try_from(displacement(plan.after(), plan.jump_at)?).ok()?;
             edits.push(self.edit(plan.site, &[0xeb, to_cave as u8])?);
-            displaced.push(plan.site..plan.after());
         }
         if let Some(last) = plan.tail.last() {
             span.end = span.end.max(last.end());
@@ -463,6 +466,7 @@ impl PatchTable {
     pub fn forget(&self, begin: u64, end: u64) {
         let mut state = self.lock();
         let gone = begin..end;
+        let used = state.area.used_bytes();
         for id in state.spanning(&gone) {
             let Some(patch) = state.patches.get(&id) else {
                 continue;
@@ -478,7 +482,13 @@ impl PatchTable {
             }
             state.stats.forgotten += u64::from(live);
         }
-        state.refused.clear();
+        if !gone.is_empty() {
+            state.refused.retain(|site, _| !gone.contains(site));
+        }
+        if state.area.used_bytes() < used {
+            let full = |why: &PatchError| matches!(why, PatchError::AreaFull { .. });
+            state.refused.retain(|_, (why, _)| !full(why));
+        }
     }
 
     /// Counters.
@@ -627,11 +637,7 @@ impl State {
 
     /// Whether what `plan` displaces is displaced already.
     fn conflict(&self, plan: &Plan) -> bool {
-        let mut ranges = vec![plan.jump_at..plan.end];
-        if plan.kind == PatchKind::Cave {
-            ranges.push(plan.site..plan.after());
-        }
-        ranges.iter().any(|range| {
+        plan.displaced().iter().any(|range| {
             self.displaced
                 .range(..range.end)
                 .next_back()

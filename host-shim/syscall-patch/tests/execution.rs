@@ -333,7 +333,7 @@ fn run(case: &Case, arena: &Arena, processor: &Processor, entry: u64) -> Outcome
     let stack = begin + STACK..begin + STACK + STACK_SIZE;
     let pattern = |range: &std::ops::Range<u64>| -> Vec<u8> {
         (range.start..range.end)
-            .map(|at| (at * 37 >> 3) as u8)
+            .map(|at| ((at * 37) >> 3) as u8)
             .collect()
     };
     arena.write(data.start, &pattern(&(0..0x100)));
