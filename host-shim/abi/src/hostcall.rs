@@ -75,7 +75,7 @@ hostcalls! {
     /// `(key, flags)`: connects to a portal. Returns a handle. Errors as [`Hostcall::FileProbe`].
     410 StreamProbe HOSTCALL_STREAM_PROBE;
     /// `(handle, ptr, len, op)`: runs the portal behind the handle on this thread, in its owner's compartment, and returns what it returns.
-    /// `EPIPE` when the endpoint is gone, `EBADF` when the handle is not the caller's.
+    /// `EPIPE` when the endpoint is gone, `EBUSY` when other senders are in all portals of its owner, `EBADF` when the handle is not the caller's.
     411 Call HOSTCALL_CALL;
     /// `(result)`: reserved; a portal ends by returning. `-ENOSYS`.
     412 CallFinish HOSTCALL_CALL_FINISH;

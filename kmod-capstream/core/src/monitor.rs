@@ -35,7 +35,7 @@ pub trait Monitor {
     fn wait(&self, handle: u64) -> Result<()>;
     /// Interrupts the cVMs that asked for it; harmless when none did.
     fn wake(&self, id: u64);
-    /// Runs the portal behind the handle and returns what it returns. `EPIPE`.
+    /// Runs the portal behind the handle and returns what it returns. `EPIPE`; `EBUSY` when other senders are in all portals of its owner.
     fn call(&self, handle: u64, address: usize, len: usize, operation: Operation) -> Result<u64>;
     /// Takes an endpoint or a publication back; when it returns, nothing of it is under way.
     fn revoke(&self, id: u64) -> Result<()>;

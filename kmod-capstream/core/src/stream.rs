@@ -268,6 +268,12 @@ where
         loop {
             match self.send(address, len, false) {
                 Err(Errno::AGAIN) if !nonblock => {}
+                Err(Errno::BUSY) if nonblock => return Err(Errno::AGAIN),
+                Err(Errno::BUSY) => {
+                    // Others are in all the receiver's portals, for no longer than their copies take.
+                    self.kernel.spin()?;
+                    continue;
+                }
                 other => return other,
             }
             if self.spin_for_buffer()? {
@@ -277,6 +283,7 @@ where
             let seen = self.kernel.peer_events();
             match self.send(address, len, true) {
                 Err(Errno::AGAIN) => {}
+                Err(Errno::BUSY) => continue,
                 other => return other,
             }
             Counters::add(&self.shared.counters.sleeps, 1);
@@ -307,6 +314,8 @@ where
         match buffer {
             None => {}
             Some(Ok(size)) => readiness.writable = size > 0,
+            // Nobody would tell when a portal is free: the write finds out.
+            Some(Err(Errno::BUSY)) => readiness.writable = true,
             Some(Err(_)) => readiness.hangup = true,
         }
         readiness
@@ -594,9 +603,11 @@ where
             let size = self.state.with(|state| {
                 let handle = state.connection.ok_or(Errno::NOTCONN)?;
                 self.monitor.call(handle, 0, 0, Operation::Query)
-            })?;
-            if size > 0 {
-                return Ok(true);
+            });
+            match size {
+                Ok(0) | Err(Errno::BUSY) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error),
             }
             if end.is_some_and(|end| self.kernel.now_ns() >= end) {
                 return Ok(false);

@@ -225,6 +225,40 @@ fn a_sender_waits_for_a_buffer_in_every_mode() {
 }
 
 #[test]
+fn a_sender_waits_for_a_portal_in_every_mode() {
+    for mode in [Mode::Sleep, Mode::Spin, Mode::Adaptive] {
+        let world = World::new();
+        let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+        let receiver = Endpoint::receiver(&a, "k", 4);
+        let mut buffer = [0_u8; 4];
+        receiver.register(&mut buffer).unwrap();
+        let sender = Endpoint::sender(&b, "k");
+        sender.stream().set_mode(mode);
+        world.busy.store(1, Ordering::SeqCst);
+        assert_eq!(sender.write(&[1; 4], true), Err(Errno::AGAIN));
+        world.busy.store(1, Ordering::SeqCst);
+        assert!(sender.stream().poll().writable);
+        world.busy.store(5, Ordering::SeqCst);
+        assert_eq!(sender.write(&[1; 4], false), Ok(4));
+        // Also where it waits for a buffer already.
+        thread::scope(|scope| {
+            let written = scope.spawn(|| sender.write(&[2; 4], false));
+            if mode != Mode::Spin {
+                b.await_sleepers(1);
+            }
+            world.busy.store(5, Ordering::SeqCst);
+            receiver.stream().wait(true, false).unwrap();
+            receiver.register(&mut buffer).unwrap();
+            assert_eq!(written.join().unwrap(), Ok(4));
+        });
+        // Signals are looked at meanwhile.
+        world.busy.store(u32::MAX, Ordering::SeqCst);
+        b.kill();
+        assert_eq!(sender.write(&[1; 4], false), Err(Errno::INTR));
+    }
+}
+
+#[test]
 fn a_receiver_waits_for_a_message_in_every_mode() {
     for (mode, spin) in [
         (Mode::Sleep, false),

@@ -277,6 +277,8 @@ pub struct World {
     tables: Mutex<Tables>,
     /// A range of memory that a fetch cannot read, by its first byte; 0 for none.
     pub unreadable: AtomicUsize,
+    /// How many calls more find no free portal.
+    pub busy: AtomicU32,
     /// Fetches that were tried.
     pub fetches: AtomicU64,
     /// While set, fetches wait.
@@ -426,6 +428,13 @@ impl Monitor for Host {
 
     fn call(&self, handle: u64, address: usize, len: usize, operation: Operation) -> Result<u64> {
         let published = self.published(handle)?;
+        let busy = &self.world.busy;
+        if busy
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+            .is_ok()
+        {
+            return Err(Errno::BUSY);
+        }
         {
             let mut calls = published.calls.lock().unwrap();
             if !calls.1 {
