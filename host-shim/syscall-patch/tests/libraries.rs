@@ -212,6 +212,8 @@ fn cancellation_points_of_musl_keep_their_system_call() {
 fn wrappers_of_musl_are_patchable() {
     let library = Library::load(MUSL);
     let results = library.patch_all();
+    // Cancellation points have their system call elsewhere, see above.
+    let mut checked = 0;
     for name in [
         "ioctl",
         "open",
@@ -236,6 +238,8 @@ fn wrappers_of_musl_are_patchable() {
             .unwrap_or_else(|| panic!("musl has no {name}"));
         for site in library.sites.iter().filter(|site| range.contains(site)) {
             assert!(results[site].is_ok(), "{name}: {:?}", results[site]);
+            checked += 1;
         }
     }
+    assert!(checked >= 16, "only {checked} system calls found");
 }
