@@ -7,6 +7,8 @@
 #define CHECK_H
 
 #include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -45,6 +47,33 @@ __attribute__((unused)) static inline void *address(uintptr_t value)
 {
 	__asm__("" : "+r"(value));
 	return (void *)value;
+}
+
+static sigjmp_buf checks_back;
+
+__attribute__((unused)) static void checks_jump_back(int signal)
+{
+	(void)signal;
+	siglongjmp(checks_back, 1);
+}
+
+/*
+ * Whether the program cannot write to its own constants. A platform without protection of pages lets it, and what the program can write to, the
+ * kernel may too: then there is no read-only memory to be tested with.
+ */
+__attribute__((unused)) static int is_protected(const void *constant)
+{
+	struct sigaction action = { .sa_handler = checks_jump_back }, before;
+	volatile char *byte = (volatile char *)(uintptr_t)constant;
+	volatile int result = 1;
+
+	sigaction(SIGSEGV, &action, &before);
+	if (sigsetjmp(checks_back, 1) == 0) {
+		*byte = *byte;
+		result = 0;
+	}
+	sigaction(SIGSEGV, &before, NULL);
+	return result;
 }
 
 /* A call that has to return this value. */

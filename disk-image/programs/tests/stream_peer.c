@@ -101,8 +101,12 @@ static void leave(uint32_t count)
 {
 	int device = receiver();
 
-	for (uint32_t i = 0; i < count; i++)
-		REQUIRE(ioctl(device, CAP_STREAM_WAIT, 0) == 0, "WAIT");
+	for (uint32_t i = 0; i < count; i++) {
+		struct cap_stream_message info;
+
+		REQUIRE(ioctl(device, CAP_STREAM_WAIT_INFO, &info) == 0, "WAIT_INFO");
+		REQUIRE(ioctl(device, CAP_STREAM_REG_BUF, info.address) == 0, "REG_BUF");
+	}
 	reached("messages until it leaves");
 }
 
