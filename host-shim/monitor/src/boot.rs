@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the kernel of a cVM finds when it starts: the boot page and the command line page.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use capstream_abi::boot::{BOOT_MAGIC, MMIO_BASE, MMIO_STRIDE, PAGE, VIRTIO_MAX};
+use capstream_abi::{BootInfo, Layout, VirtioDevice, irq};
+
+use crate::platform::{AddressSpace, Fault, VectorState};
+
+/// Why the pages could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The command line does not fit.
+    #[error(
+        "the arguments and the kernel command line of cVM `{name}` have {len} bytes, and {PAGE} fit; shorten `args`"
+    )]
+    TooLong {
+        /// The cVM.
+        name: String,
+        /// How many bytes.
+        len: usize,
+    },
+    /// An argument cannot be passed.
+    #[error("argument {index} of cVM `{name}` contains a NUL byte, which would end it; remove it")]
+    Nul {
+        /// The cVM.
+        name: String,
+        /// Which argument.
+        index: usize,
+    },
+    /// The host gives no random bytes.
+    #[error("getrandom failed: {source}")]
+    Random {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The pages cannot be written.
+    #[error(
+        "the boot pages of cVM `{name}` at {address:#x} cannot be written; this is a bug of the monitor"
+    )]
+    Write {
+        /// The cVM.
+        name: String,
+        /// Where.
+        address: u64,
+    },
+}
+
+/// What the pages say.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// The cVM's name.
+    pub name: &'a str,
+    /// Its program and arguments.
+    pub args: &'a [String],
+    /// Whether it has a disk.
+    pub disk: bool,
+    /// More for the kernel's command line.
+    pub kernel_args: &'a str,
+    /// How many virtio devices it has.
+    pub virtio_count: usize,
+    /// The vector registers that its programs can use.
+    pub vector: VectorState,
+}
+
+impl Boot<'_> {
+    /// Writes both pages.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`].
+    pub fn write(&self, space: &dyn AddressSpace, layout: &Layout) -> Result<(), BootError> {
+        let unwritable = |address| BootError::Write {
+            name: self.name.to_owned(),
+            address,
+        };
+        let command_line = self.command_line_page()?;
+        space
+            .write(layout.command_line, &command_line)
+            .map_err(|Fault| unwritable(layout.command_line))?;
+        let info = self.info(layout)?;
+        space
+            .write(layout.boot, &to_bytes(&info))
+            .map_err(|Fault| unwritable(layout.boot))
+    }
+
+    fn info(&self, layout: &Layout) -> Result<BootInfo, BootError> {
+        let mut virtio = [VirtioDevice::default(); VIRTIO_MAX];
+        for (index, device) in (0..).zip(&mut virtio).take(self.virtio_count) {
+            *device = VirtioDevice {
+                mmio: MMIO_BASE + index * MMIO_STRIDE,
+                irq: u64::from(irq::VIRTIO_FIRST) + index,
+            };
+        }
+        let mut seed = [0; 32];
+        fill_random(&mut seed).map_err(|source| BootError::Random { source })?;
+        Ok(BootInfo {
+            magic: BOOT_MAGIC,
+            image_begin: layout.base,
+            image_end: layout.boot,
+            ram_begin: layout.ram_begin,
+            ram_end: layout.ram_end,
+            range_begin: layout.base,
+            range_end: layout.end,
+            vcpu: layout.vcpu,
+            command_line: layout.command_line,
+            wall_clock_ns: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .and_then(|time| u64::try_from(time.as_nanos()).ok())
+                .unwrap_or(0),
+            xsave_size: self.vector.size,
+            xsave_mask: self.vector.mask,
+            virtio_count: self.virtio_count.min(VIRTIO_MAX) as u64,
+            virtio,
+            seed,
+        })
+    }
+
+    /// The kernel's command line, ended by a NUL; then how many arguments, 32 bits, little-endian; then
+    /// the arguments, each ended by a NUL.
+    fn command_line_page(&self) -> Result<Vec<u8>, BootError> {
+        let disk = if self.disk { "/dev/vda" } else { "none" };
+        let mut page = format!(
+            "capstream.name={} capstream.disk={disk}",
+            without_blanks(self.name)
+        )
+        .into_bytes();
+        if !self.kernel_args.is_empty() {
+            page.push(b' ');
+            page.extend(self.kernel_args.bytes().map(|byte| byte.max(1)));
+        }
+        page.push(0);
+        page.extend((self.args.len() as u32).to_le_bytes());
+        for (index, argument) in self.args.iter().enumerate() {
+            if argument.contains('\0') {
+                return Err(BootError::Nul {
+                    name: self.name.to_owned(),
+                    index,
+                });
+            }
+            page.extend(argument.as_bytes());
+            page.push(0);
+        }
+        if page.len() as u64 > PAGE {
+            return Err(BootError::TooLong {
+                name: self.name.to_owned(),
+                len: page.len(),
+            });
+        }
+        Ok(page)
+    }
+}
+
+/// A name as one word of the kernel's command line.
+fn without_blanks(name: &str) -> String {
+    name.chars()
+        .map(|letter| {
+            if letter.is_ascii_graphic() && letter != '"' {
+                letter
+            } else {
+                '_'
+            }
+        })
+        .collect()
+}
+
+/// Random bytes from the host.
+///
+/// # Errors
+///
+/// As `getrandom`; it does not fail once the host has collected enough at its start.
+pub fn fill_random(bytes: &mut [u8]) -> std::io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        // SAFETY: `rest` is writable.
+        let len = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(len) {
+            Ok(len) => done += len,
+            Err(_) => {
+                let error = std::io::Error::last_os_error();
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn to_bytes(info: &BootInfo) -> Vec<u8> {
+    // SAFETY: `BootInfo` consists of 64-bit words and bytes without padding, so all of its bytes are initialised.
+    unsafe {
+        core::slice::from_raw_parts(
+            core::ptr::from_ref(info).cast::<u8>(),
+            size_of::<BootInfo>(),
+        )
+    }
+    .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boot<'a>(args: &'a [String]) -> Boot<'a> {
+        Boot {
+            name: "my cVM",
+            args,
+            disk: false,
+            kernel_args: "",
+            virtio_count: 0,
+            vector: VectorState { size: 0, mask: 0 },
+        }
+    }
+
+    #[test]
+    fn command_line_page_has_the_documented_format() {
+        let args = ["/bin/a".to_owned(), "".to_owned(), "x y".to_owned()];
+        let page = boot(&args).command_line_page().unwrap();
+        assert_eq!(
+            page,
+            b"capstream.name=my_cVM capstream.disk=none\0\x03\0\0\0/bin/a\0\0x y\0"
+        );
+    }
+
+    #[test]
+    fn disk_and_kernel_arguments_are_in_the_command_line() {
+        let boot = Boot {
+            disk: true,
+            kernel_args: "quiet",
+            ..boot(&[])
+        };
+        let page = boot.command_line_page().unwrap();
+        assert_eq!(
+            page,
+            b"capstream.name=my_cVM capstream.disk=/dev/vda quiet\0\0\0\0\0"
+        );
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_are_refused() {
+        let fixed = boot(&[]).command_line_page().unwrap().len();
+        let fits = ["x".repeat(PAGE as usize - fixed - 1)];
+        assert_eq!(
+            boot(&fits).command_line_page().unwrap().len(),
+            PAGE as usize
+        );
+        let too_long = ["x".repeat(PAGE as usize - fixed)];
+        assert!(matches!(
+            boot(&too_long).command_line_page(),
+            Err(BootError::TooLong { len: 4097, .. })
+        ));
+        let nul = ["a".to_owned(), "b\0c".to_owned()];
+        assert!(matches!(
+            boot(&nul).command_line_page(),
+            Err(BootError::Nul { index: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn boot_info_has_no_padding() {
+        let words = 13 + 2 * VIRTIO_MAX;
+        assert_eq!(size_of::<BootInfo>(), words * 8 + 32);
+    }
+}

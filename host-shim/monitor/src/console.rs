@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Standard output and input of the monitor, shared by the programs of all cVMs and the monitor's own lines.
+//!
+//! Bytes of a single cVM go out as they come. Those of several go out in whole lines, each with the name of its cVM in front.
+//!
+//! A reader that does not read stops the cVM that writes, but does not keep it from being killed: nothing is written before `poll` says
+//! that there is room, and at most as much as then fits.
+//!
+//! Lock order: [`Console`]'s writer is the last; no other lock is taken under it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use capstream_abi::irq;
+
+use crate::platform::VcpuLine;
+
+/// What a pipe that is ready takes without waiting.
+const CHUNK: usize = libc::PIPE_BUF;
+/// How often a blocked writer looks whether it is to end, in milliseconds.
+const PATIENCE: libc::c_int = 20;
+/// The longest line that is kept together.
+const LONGEST_LINE: usize = 2048;
+/// How many bytes of input are read ahead.
+const INPUT_AHEAD: usize = 4096;
+
+/// Standard output.
+#[derive(Debug)]
+pub struct Console {
+    fd: RawFd,
+    writer: Mutex<()>,
+    /// Nobody reads any more.
+    closed: AtomicBool,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Console::new(std::io::stdout().as_raw_fd())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Console {
+    /// The console that writes to a file descriptor, which stays open.
+    pub fn new(fd: RawFd) -> Console {
+        Console {
+            fd,
+            writer: Mutex::new(()),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes a line of the monitor's.
+    pub fn line(&self, text: &str) {
+        let mut line = Vec::with_capacity(text.len() + 1);
+        line.extend(text.as_bytes());
+        line.push(b'\n');
+        self.write(&line, &|| false);
+    }
+
+    /// Writes all of `bytes` with nothing of others between; gives up when `is_killed`.
+    fn write(&self, mut bytes: &[u8], is_killed: &dyn Fn() -> bool) {
+        let _writer = lock(&self.writer);
+        while !bytes.is_empty() && !self.closed.load(Ordering::Relaxed) {
+            if !self.wait_for_room() {
+                if is_killed() {
+                    return;
+                }
+                continue;
+            }
+            let chunk = bytes.get(..CHUNK).unwrap_or(bytes);
+            // SAFETY: `chunk` is readable.
+            let written = unsafe { libc::write(self.fd, chunk.as_ptr().cast(), chunk.len()) };
+            match usize::try_from(written) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(_) => match std::io::Error::last_os_error().kind() {
+                    std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock => {}
+                    _ => self.closed.store(true, Ordering::Relaxed),
+                },
+            }
+        }
+    }
+
+    /// Waits for a moment until something can be written, an error included.
+    fn wait_for_room(&self) -> bool {
+        let mut poll = libc::pollfd {
+            fd: self.fd,
+            events: libc::POLLOUT,
+            revents: 0,
+        };
+        // SAFETY: one valid entry.
+        unsafe { libc::poll(&mut poll, 1, PATIENCE) > 0 }
+    }
+}
+
+/// What one cVM writes.
+#[derive(Debug)]
+pub struct ConsoleWriter {
+    console: Arc<Console>,
+    /// In front of each line; `None` when the bytes go out as they come.
+    prefix: Option<String>,
+    /// The begin of a line that is not complete.
+    partial: Vec<u8>,
+}
+
+impl ConsoleWriter {
+    /// Writes whole lines with `prefix` in front, or bytes as they come.
+    pub fn new(console: Arc<Console>, prefix: Option<String>) -> ConsoleWriter {
+        ConsoleWriter {
+            console,
+            prefix,
+            partial: Vec::new(),
+        }
+    }
+
+    /// Writes `bytes`; gives up when `is_killed`.
+    pub fn write(&mut self, bytes: &[u8], is_killed: &dyn Fn() -> bool) {
+        let Some(prefix) = &self.prefix else {
+            return self.console.write(bytes, is_killed);
+        };
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            self.partial.extend(piece);
+            if piece.ends_with(b"\n") || self.partial.len() >= LONGEST_LINE {
+                let mut line = Vec::with_capacity(prefix.len() + self.partial.len() + 1);
+                line.extend(prefix.as_bytes());
+                line.append(&mut self.partial);
+                if !line.ends_with(b"\n") {
+                    line.push(b'\n');
+                }
+                self.console.write(&line, is_killed);
+            }
+        }
+    }
+
+    /// Writes what is left of a line that will not be completed.
+    pub fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            self.write(b"\n", &|| true);
+        }
+    }
+}
+
+/// Standard input, for one cVM. It is read from the first time on that the cVM asks for it: a monitor whose cVM does not read leaves
+/// its input to others.
+#[derive(Debug, Default)]
+pub struct ConsoleInput {
+    state: Arc<InputState>,
+    reader: OnceLock<()>,
+}
+
+#[derive(Debug, Default)]
+struct InputState {
+    ahead: Mutex<VecDeque<u8>>,
+    /// Something was taken.
+    taken: Condvar,
+}
+
+impl ConsoleInput {
+    /// Takes up to `buffer.len()` bytes that are there. Whenever some come later, the vCPU behind `line` gets an interrupt.
+    pub fn take(&self, buffer: &mut [u8], line: &Arc<dyn VcpuLine>) -> usize {
+        self.reader.get_or_init(|| {
+            let state = Arc::clone(&self.state);
+            let line = Arc::clone(line);
+            let thread = std::thread::Builder::new().name("console input".to_owned());
+            if let Err(error) = thread.spawn(move || state.read_all(&*line)) {
+                tracing::warn!(%error, "standard input is not read");
+            }
+        });
+        let mut ahead = lock(&self.state.ahead);
+        let len = buffer.len().min(ahead.len());
+        for (place, byte) in buffer.iter_mut().zip(ahead.drain(..len)) {
+            *place = byte;
+        }
+        self.state.taken.notify_all();
+        len
+    }
+}
+
+impl InputState {
+    fn read_all(&self, line: &dyn VcpuLine) {
+        use std::io::Read;
+        let mut buffer = [0; 1024];
+        loop {
+            let len = match std::io::stdin().lock().read(&mut buffer) {
+                Ok(0) => return,
+                Ok(len) => len,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "standard input cannot be read");
+                    return;
+                }
+            };
+            let mut ahead = lock(&self.ahead);
+            while ahead.len() >= INPUT_AHEAD {
+                ahead = self
+                    .taken
+                    .wait(ahead)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            ahead.extend(buffer.iter().take(len));
+            drop(ahead);
+            line.raise(irq::CONSOLE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::FromRawFd;
+
+    fn pipe() -> (File, File) {
+        let mut ends = [0; 2];
+        // SAFETY: `ends` has room for two descriptors, which nobody else owns.
+        unsafe {
+            assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+            (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1]))
+        }
+    }
+
+    fn written(prefix: Option<&str>, pieces: &[&[u8]]) -> String {
+        let (mut output, input) = pipe();
+        let console = Arc::new(Console::new(input.as_raw_fd()));
+        let mut writer = ConsoleWriter::new(console, prefix.map(str::to_owned));
+        for piece in pieces {
+            writer.write(piece, &|| false);
+        }
+        writer.finish();
+        drop(input);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn one_cvm_writes_bytes_as_they_are() {
+        assert_eq!(written(None, &[b"a", b"b\nc"]), "ab\nc");
+    }
+
+    #[test]
+    fn several_cvms_write_whole_lines_with_their_names() {
+        assert_eq!(
+            written(Some("n: "), &[b"a", b"b\nc\n\n", b"d"]),
+            "n: ab\nn: c\nn: \nn: d\n"
+        );
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept_for_ever() {
+        let text = written(Some("n: "), &[&[b'x'; 3 * LONGEST_LINE]]);
+        assert_eq!(text.lines().count(), 1);
+        let pieces = vec![&[b'x'; 100][..]; 30];
+        let text = written(Some("n: "), &pieces);
+        assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_full_pipe_does_not_keep_a_killed_cvm() {
+        let (_output, input) = pipe();
+        let console = Arc::new(Console::new(input.as_raw_fd()));
+        let mut writer = ConsoleWriter::new(console, None);
+        // More than a pipe holds; the call has to come back although nobody reads.
+        writer.write(&vec![b'x'; 8 << 20], &|| true);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error() {
+        let (output, input) = pipe();
+        drop(output);
+        let console = Arc::new(Console::new(input.as_raw_fd()));
+        console.line("nobody reads this");
+        assert!(console.closed.load(Ordering::Relaxed));
+    }
+}

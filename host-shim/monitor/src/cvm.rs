@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One cVM: put together, run on a thread of its own, and taken apart.
+//!
+//! A cVM is taken apart by its own thread, in this order, so that nobody touches memory that is gone:
+//!
+//! 1. its kernel has been left;
+//! 2. its devices end, with their threads, and let go of its memory;
+//! 3. what it published is revoked: nobody comes in any more, and whoever is in is waited for;
+//! 4. its peers are told;
+//! 5. its range is unmapped, and only then is its end reported.
+//!
+//! Others may still raise interrupts at any time: they do so through memory of the monitor's.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use capstream_abi::boot::{PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
+use capstream_abi::{Layout, irq};
+use capstream_capability::{CapabilityError, RegistryError};
+use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
+
+use crate::boot::{Boot, BootError};
+use crate::console::{Console, ConsoleInput, ConsoleWriter};
+use crate::exchange::Exchange;
+use crate::exit_code::Outcome;
+use crate::hostcall::{CvmCalls, Parts};
+use crate::image::{Image, ImageError};
+use crate::kernel_log::KernelLog;
+use crate::platform::{Ended, Placement, Platform, PlatformError, Vcpu};
+use crate::receiver::{PortalFailed, PortalStacks, Receiver};
+use crate::run_directory::RunDirectory;
+use crate::sealed_set::{authority, sealed_set};
+use crate::timings::{Event, Timings};
+
+/// Memory of a cVM that does not say how much it wants.
+const DEFAULT_RAM: u64 = 64 << 20;
+/// Least memory that a kernel can start with.
+const MIN_RAM: u64 = 4 << 20;
+/// Ranges of cVMs that do not say where they want to be are multiples of this.
+const GRANULE: u64 = 2 << 20;
+/// The stack of a vCPU's thread, for the monitor's code.
+const THREAD_STACK: usize = 1 << 20;
+/// How many lines of its log are shown when a kernel panics.
+const LAST_LINES: usize = 20;
+
+/// What a cVM is to be.
+#[derive(Clone, Debug)]
+pub struct CvmSpec {
+    /// Its name.
+    pub name: String,
+    /// Its disk image.
+    pub disk: Option<PathBuf>,
+    /// Its program and arguments.
+    pub args: Vec<String>,
+    /// Where its range is.
+    pub placement: Placement,
+    /// Bytes of its range; by default what is needed for 64 MiB of memory.
+    pub size: Option<u64>,
+    /// First byte that it may touch, if not the first of its range.
+    pub begin: Option<u64>,
+    /// Byte after the last that it may touch, if not the end of its range.
+    pub end: Option<u64>,
+    /// Whether its capabilities lack the software-defined permissions.
+    pub clean_room: bool,
+}
+
+/// What all cVMs of a run have in common.
+pub struct Environment {
+    /// What they run on.
+    pub platform: Arc<dyn Platform>,
+    /// What they share.
+    pub exchange: Arc<Exchange>,
+    /// Standard output.
+    pub console: Arc<Console>,
+    /// Where logs go, if anywhere.
+    pub run_directory: Option<RunDirectory>,
+    /// Whether to tell what happens.
+    pub verbose: bool,
+    /// Whether there is one cVM only: its output goes out as it is, and input goes to it.
+    pub single: bool,
+    /// When the monitor started.
+    pub start: Instant,
+    /// More for the kernels' command lines.
+    pub kernel_args: String,
+}
+
+/// Why a cVM was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum CvmError {
+    /// Its range is too small or not in whole pages.
+    #[error(
+        "its range has {size:#x} bytes; use whole pages of {PAGE:#x}, and {least:#x} bytes or more"
+    )]
+    Size {
+        /// What it has.
+        size: u64,
+        /// What it needs.
+        least: u64,
+    },
+    /// Its bounds are not in its range.
+    #[error("its bounds [{begin:#x}, {end:#x}) are not a part of its range: {source}")]
+    Bounds {
+        /// First byte.
+        begin: u64,
+        /// Byte after them.
+        end: u64,
+        /// What the capability says.
+        source: CapabilityError,
+    },
+    /// See the source.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// See the source.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// See the source.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// See the source.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Its disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] BlockError),
+    /// Its memory cannot be given to a device.
+    #[error("its memory cannot be used by devices: {0}")]
+    DeviceMemory(#[from] capstream_virtio::memory::MemoryError),
+    /// There is no thread for it.
+    #[error("no thread could be started for it: {source}; end other programs")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The end of a cVM, told by its thread when everything of it is gone.
+#[derive(Debug)]
+pub struct EndOfCvm {
+    /// Its number in the deployment.
+    pub index: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The last lines of its kernel's log.
+    pub last_lines: Vec<String>,
+}
+
+/// A cVM that runs.
+pub struct Cvm {
+    /// How others see it.
+    pub receiver: Arc<Receiver>,
+    /// When what happened to it.
+    pub timings: Arc<Timings>,
+    thread: JoinHandle<()>,
+}
+
+impl Cvm {
+    /// Waits for the thread, which has told its end.
+    pub fn join(self) {
+        // A panic was reported as an end already.
+        let _ = self.thread.join();
+    }
+}
+
+/// What the range of an image needs beside memory for the kernel.
+fn overhead(image: &Image) -> u64 {
+    image.size() + 3 * PAGE + PORTAL_STACKS * PORTAL_STACK_SIZE + PATCH_AREA
+}
+
+/// Puts a cVM together and starts it. `tell` makes what is sent to `events` of its end.
+///
+/// # Errors
+///
+/// [`CvmError`]; nothing of it is left then.
+pub fn start<E: Send + 'static>(
+    index: usize,
+    spec: &CvmSpec,
+    image: &Image,
+    environment: &Environment,
+    events: Sender<E>,
+    tell: fn(EndOfCvm) -> E,
+) -> Result<Cvm, CvmError> {
+    let Environment {
+        platform,
+        exchange,
+        console,
+        ..
+    } = environment;
+    let timings = Arc::new(Timings::new(environment.start));
+    let least = overhead(image) + MIN_RAM;
+    let size = match spec.size {
+        Some(size) => size,
+        None => (overhead(image) + DEFAULT_RAM).next_multiple_of(GRANULE),
+    };
+    let too_small = CvmError::Size { size, least };
+    if !size.is_multiple_of(PAGE) || size < least {
+        return Err(too_small);
+    }
+    let space = platform.reserve(spec.placement, size)?;
+    let Some(layout) = Layout::new(space.begin(), size, image.size(), MIN_RAM) else {
+        return Err(too_small);
+    };
+    let bounds = (
+        spec.begin.unwrap_or(layout.base),
+        spec.end.unwrap_or(layout.end),
+    );
+    let authority = authority(layout.base, size)
+        .and_then(|all| all.restrict(bounds.0, bounds.1.saturating_sub(bounds.0)))
+        .map_err(|source| CvmError::Bounds {
+            begin: bounds.0,
+            end: bounds.1,
+            source,
+        })?;
+
+    let relocation_base = platform.relocation_base(layout.base);
+    image.load(&*space, relocation_base)?;
+    let vcpu = platform.vcpu(&space, &layout)?;
+    PortalStacks::guard(&*space, &layout)?;
+
+    let table = exchange.register()?;
+    let receiver = Arc::new(Receiver::new(
+        table.owner(),
+        authority,
+        vcpu.line(),
+        &layout,
+    ));
+    exchange.set_line(table.owner(), vcpu.line());
+    if environment.verbose {
+        describe(spec, &layout, &receiver, environment);
+    }
+
+    let mut parts = Parts {
+        name: spec.name.clone(),
+        platform: Arc::clone(platform),
+        space: Arc::clone(&space),
+        layout,
+        receiver: Arc::clone(&receiver),
+        exchange: Arc::clone(exchange),
+        table,
+        console: Arc::clone(console),
+        output: RefCell::new(ConsoleWriter::new(
+            Arc::clone(console),
+            (!environment.single).then(|| format!("{}: ", spec.name)),
+        )),
+        input: environment.single.then(ConsoleInput::default),
+        log: RefCell::new(kernel_log(spec, environment)),
+        devices: Vec::new(),
+        timings: Arc::clone(&timings),
+    };
+    let prepared = devices(spec, &parts)
+        .and_then(|devices| {
+            parts.devices = devices;
+            let boot = Boot {
+                name: &spec.name,
+                args: &spec.args,
+                disk: spec.disk.is_some(),
+                kernel_args: &environment.kernel_args,
+                virtio_count: parts.devices.len(),
+                vector: platform.vector_state(),
+            };
+            Ok(boot.write(&*space, &layout)?)
+        })
+        .and_then(|()| {
+            timings.record(Event::Loaded);
+            drop(space);
+            let entry = relocation_base + image.entry();
+            spawn(index, entry, vcpu, parts, events, tell)
+        });
+    let thread = prepared.inspect_err(|_| {
+        // It has a number, which is nobody's any more.
+        receiver.line().kill();
+    })?;
+    Ok(Cvm {
+        receiver,
+        timings,
+        thread,
+    })
+}
+
+fn describe(spec: &CvmSpec, layout: &Layout, receiver: &Receiver, environment: &Environment) {
+    let Layout { base, end, .. } = layout;
+    let console = &environment.console;
+    console.line(&format!(
+        "BUILDING cvm: name={}, base={base:#x}, size={:#x}, begin={:#x}, end={:#x}, platform={}, args={}",
+        spec.name,
+        end - base,
+        receiver.authority().base(),
+        receiver.authority().top(),
+        environment.platform.name(),
+        spec.args.join(" "),
+    ));
+    // Object types below are reserved for the monitor.
+    let object_type = 4 + u64::from(receiver.owner().index());
+    match sealed_set(receiver.authority(), object_type, spec.clean_room) {
+        Ok(set) => {
+            for entry in set {
+                console.line(&format!(
+                    "{}, {}",
+                    entry.capability.named(entry.name),
+                    entry.what
+                ));
+            }
+        }
+        Err(error) => tracing::warn!(cvm = spec.name, %error, "its sealed set cannot be shown"),
+    }
+}
+
+fn kernel_log(spec: &CvmSpec, environment: &Environment) -> KernelLog {
+    let file = environment.run_directory.as_ref().and_then(|directory| {
+        directory
+            .create_log(&spec.name)
+            .inspect_err(
+                |error| tracing::warn!(cvm = spec.name, %error, "its kernel log is not kept"),
+            )
+            .ok()
+    });
+    let echo = environment.verbose.then(|| {
+        let prefix = if environment.single {
+            String::new()
+        } else {
+            format!("{}: ", spec.name)
+        };
+        ConsoleWriter::new(Arc::clone(&environment.console), Some(prefix))
+    });
+    KernelLog::new(file, echo)
+}
+
+fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError> {
+    let Some(path) = &spec.disk else {
+        return Ok(Vec::new());
+    };
+    let layout = &parts.layout;
+    let disk = Block::open(path, &BlockOptions::default())?;
+    let len = usize::try_from(layout.end - layout.base).unwrap_or(usize::MAX);
+    // SAFETY: the range stays mapped until the devices have been dropped, see `take_apart`; what is in it belongs to the cVM, and the part
+    // that the devices touch themselves always stays readable and writable.
+    let memory = unsafe {
+        GuestMemory::from_raw_parts(layout.base, parts.space.host_pointer(layout.base), len)?
+    }
+    .with_plain_part(layout.ram_begin..layout.ram_end)?;
+    let line = Arc::clone(parts.receiver.line());
+    let interrupt = Arc::new(move || line.raise(irq::VIRTIO_FIRST));
+    const { assert!(VIRTIO_MAX >= 1) };
+    Ok(vec![MmioTransport::new(Box::new(disk), memory, interrupt)])
+}
+
+fn spawn<E: Send + 'static>(
+    index: usize,
+    entry: u64,
+    vcpu: Box<dyn Vcpu>,
+    parts: Parts,
+    events: Sender<E>,
+    tell: fn(EndOfCvm) -> E,
+) -> Result<JoinHandle<()>, CvmError> {
+    std::thread::Builder::new()
+        .name(format!("cvm {}", parts.name))
+        .stack_size(THREAD_STACK)
+        .spawn(move || {
+            let end = run(index, entry, vcpu, parts);
+            // Nobody listens when the monitor is ending.
+            let _ = events.send(tell(end));
+        })
+        .map_err(|source| CvmError::Thread { source })
+}
+
+/// A cVM's thread.
+fn run(index: usize, entry: u64, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
+    let boot = parts.layout.boot;
+    let receiver = Arc::clone(&parts.receiver);
+    let timings = Arc::clone(&parts.timings);
+    let calls = CvmCalls::new(parts);
+    timings.record(Event::Entered);
+    let ended = vcpu.run(entry, boot, &calls);
+    timings.record(Event::Ended);
+    let (said, parts) = calls.finish();
+    let outcome = match ended {
+        Ok(Ended::PoweredOff) => said.unwrap_or(Outcome::Refused("powered off without a reason")),
+        Ok(Ended::Killed) => match receiver.failure() {
+            Some(PortalFailed::Faulted(report)) => Outcome::PortalFaulted(Box::new(*report)),
+            Some(PortalFailed::Stuck) => Outcome::PortalStuck,
+            None => Outcome::Killed,
+        },
+        Ok(Ended::Faulted(report)) => Outcome::Faulted(Box::new(report)),
+        Ok(Ended::MonitorPanicked) => Outcome::MonitorFailed(
+            "a hostcall panicked; this is a bug of the monitor, please report it".to_owned(),
+        ),
+        Err(error) => Outcome::MonitorFailed(error.to_string()),
+    };
+    let last_lines = take_apart(parts);
+    EndOfCvm {
+        index,
+        outcome,
+        last_lines,
+    }
+}
+
+/// Gives everything back. Returns the last lines of the kernel's log.
+fn take_apart(mut parts: Parts) -> Vec<String> {
+    parts.devices.clear();
+    parts.output.get_mut().finish();
+    let log = parts.log.get_mut();
+    log.finish();
+    let last_lines = log.last_lines(LAST_LINES);
+    if let Err(error) = parts.exchange.revoke_all(&parts.table, &parts.receiver) {
+        tracing::error!(cvm = parts.name, %error, "its memory is kept until the monitor ends");
+        // Leaked on purpose: somebody still uses it.
+        std::mem::forget(Arc::clone(&parts.space));
+    }
+    last_lines
+}

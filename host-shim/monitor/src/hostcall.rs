@@ -1,0 +1,731 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Answers the hostcalls of one cVM.
+//!
+//! Every address that a cVM hands over is first turned into a capability derived from its authority; only that is used. What cannot be
+//! derived is `-EFAULT`, before anything is touched. Copies end early where memory's protection forbids them, which is `-EFAULT` too.
+//!
+//! Two kinds of code are here. [`Hostcalls::light`] and what it calls is the message path: it neither allocates nor locks nor prints nor
+//! panics, and uses thread-local variables only inside [`Processor::with_thread_state`]. [`Hostcalls::full`] has no such limits.
+//!
+//! # States of a vCPU in here
+//!
+//! `transfer` is set while a portal runs on behalf of this cVM. Then only the hostcalls that a portal may make are answered, all of them
+//! light; `handles` stays borrowed by the `Call` that started the portal.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
+use capstream_abi::{
+    CALL_DELIVER, CALL_QUERY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout, PROBE_NOTIFY, irq,
+    power_off,
+};
+use capstream_capability::{
+    Capability, CapabilityError, Key, Mode, Portal, Publication, RegistryError,
+};
+use capstream_virtio::MmioTransport;
+
+use crate::boot::fill_random;
+use crate::console::{Console, ConsoleInput, ConsoleWriter};
+use crate::exchange::{CvmHandles, CvmTable, Exchange, Stream};
+use crate::exit_code::Outcome;
+use crate::kernel_log::KernelLog;
+use crate::platform::{
+    AddressSpace, Fault, Hostcalls, Platform, PortalCall, PortalFailure, Processor,
+};
+use crate::receiver::{PortalFailed, Receiver};
+use crate::timings::{Event, Timings};
+
+/// How many bytes are moved between two looks at whether the cVM is to end.
+const PIECE: u64 = 4 << 20;
+/// How many bytes of console and log are taken at a time.
+const TEXT: usize = 4096;
+/// The largest negated errno.
+const MAX_ERRNO: i64 = 4095;
+
+/// A negated errno, as hostcalls return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Errno(i32);
+
+impl Errno {
+    #[inline]
+    fn code(self) -> i64 {
+        -i64::from(self.0)
+    }
+}
+
+impl From<CapabilityError> for Errno {
+    #[inline]
+    fn from(_: CapabilityError) -> Errno {
+        // Whatever is wrong with a range, for who gave it it is a bad address.
+        Errno(libc::EFAULT)
+    }
+}
+
+impl From<Fault> for Errno {
+    #[inline]
+    fn from(_: Fault) -> Errno {
+        Errno(libc::EFAULT)
+    }
+}
+
+impl From<RegistryError> for Errno {
+    fn from(error: RegistryError) -> Errno {
+        Errno(error.errno())
+    }
+}
+
+type Answer = Result<i64, Errno>;
+
+#[inline]
+fn to_code(answer: Answer) -> i64 {
+    match answer {
+        Ok(result) => result,
+        Err(errno) => errno.code(),
+    }
+}
+
+/// What a portal may fetch, and whose it is, while it runs on behalf of this cVM.
+#[derive(Clone, Copy)]
+struct Transfer {
+    /// The sender's bytes.
+    source: Capability,
+    /// What the portal's owner may touch.
+    authority: Capability,
+    /// The index of the portal's owner.
+    owner: u16,
+}
+
+/// What the hostcalls of one cVM work on.
+pub struct Parts {
+    /// Its name.
+    pub name: String,
+    /// What it runs on.
+    pub platform: Arc<dyn Platform>,
+    /// Its memory.
+    pub space: Arc<dyn AddressSpace>,
+    /// Where its parts are.
+    pub layout: Layout,
+    /// Itself as its senders know it, with what it may touch.
+    pub receiver: Arc<Receiver>,
+    /// What all cVMs share.
+    pub exchange: Arc<Exchange>,
+    /// Its numbers.
+    pub table: Arc<CvmTable>,
+    /// Where the monitor's lines go.
+    pub console: Arc<Console>,
+    /// What its programs write.
+    pub output: RefCell<ConsoleWriter>,
+    /// What its programs read, if it is the one that gets input.
+    pub input: Option<ConsoleInput>,
+    /// What its kernel logs.
+    pub log: RefCell<KernelLog>,
+    /// Its devices, by number.
+    pub devices: Vec<MmioTransport>,
+    /// When what happened to it.
+    pub timings: Arc<Timings>,
+}
+
+/// The hostcalls of one cVM. They belong to its vCPU's thread.
+pub struct CvmCalls {
+    parts: Parts,
+    /// The same as the receiver's, closer by.
+    authority: Capability,
+    handles: RefCell<CvmHandles>,
+    transfer: Cell<Option<Transfer>>,
+    outcome: RefCell<Option<Outcome>>,
+}
+
+impl CvmCalls {
+    /// The hostcalls of the cVM with these parts.
+    pub fn new(parts: Parts) -> CvmCalls {
+        CvmCalls {
+            authority: *parts.receiver.authority(),
+            handles: RefCell::new(parts.table.handles()),
+            transfer: Cell::new(None),
+            outcome: RefCell::new(None),
+            parts,
+        }
+    }
+
+    /// What the cVM said about its end, and its parts, of which the table of handles is gone.
+    pub fn finish(self) -> (Option<Outcome>, Parts) {
+        (self.outcome.into_inner(), self.parts)
+    }
+
+    fn interrupt(&self, processor: &dyn Processor, index: u16) {
+        if index == self.parts.receiver.owner().index() {
+            // It looks when its hostcall returns.
+            processor.raise(irq::CAPABILITY);
+        } else {
+            self.parts.exchange.notify(index);
+        }
+    }
+
+    // The message path.
+
+    #[inline]
+    fn portal_call(
+        &self,
+        processor: &dyn Processor,
+        call: Hostcall,
+        arguments: &[u64; 6],
+    ) -> Answer {
+        let Some(transfer) = self.transfer.get() else {
+            return Err(Errno(libc::EPERM));
+        };
+        match call {
+            Hostcall::CallFetch => {
+                let [destination, offset, len, ..] = *arguments;
+                let begin = transfer.source.base().wrapping_add(offset);
+                let source = transfer.source.check_load(begin, len)?;
+                let destination = transfer.authority.check_store(destination, len)?;
+                self.parts
+                    .platform
+                    .copy(destination.base(), source.base(), len)?;
+                Ok(0)
+            }
+            Hostcall::Wake => {
+                self.interrupt(processor, transfer.owner);
+                Ok(0)
+            }
+            Hostcall::TimeNs => Ok(self.parts.platform.now_ns() as i64),
+            Hostcall::Relax => {
+                processor.relax();
+                Ok(0)
+            }
+            Hostcall::Call => Err(Errno(libc::EDEADLK)),
+            _ => Err(Errno(libc::EPERM)),
+        }
+    }
+
+    #[inline]
+    fn call(&self, processor: &dyn Processor, arguments: &[u64; 6]) -> Answer {
+        let [handle, ptr, len, operation, ..] = *arguments;
+        let source = match operation {
+            CALL_DELIVER => self.authority.check_load(ptr, len)?,
+            CALL_QUERY => self.authority.check_load(self.authority.base(), 0)?,
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        let mut handles = self
+            .handles
+            .try_borrow_mut()
+            .map_err(|_| Errno(libc::EDEADLK))?;
+        let endpoint = handles.stream(handle)?;
+        let Some(in_flight) = endpoint.enter() else {
+            return Err(Errno(libc::EPIPE));
+        };
+        let Stream { portal, receiver } = endpoint.payload();
+        let Some(stack) = receiver.stacks().take(processor) else {
+            return Err(Errno(libc::EBUSY));
+        };
+        self.transfer.set(Some(Transfer {
+            source,
+            authority: *receiver.authority(),
+            owner: receiver.owner().index(),
+        }));
+        let result = processor.call_portal(&PortalCall {
+            function: portal.function,
+            cookie: portal.cookie,
+            operation,
+            len: source.length(),
+            sender: self.parts.receiver.number(),
+            stack: stack.top(),
+            owner: receiver.number(),
+        });
+        self.transfer.set(None);
+        drop(stack);
+        drop(in_flight);
+        match result {
+            Ok(value) if value < -MAX_ERRNO => Err(Errno(libc::EIO)),
+            Ok(value) => Ok(value),
+            Err(failure) => {
+                if failure == PortalFailure::Faulted {
+                    processor.with_monitor_state(&mut || {
+                        let report = processor.take_portal_fault().unwrap_or_default();
+                        receiver.fail(PortalFailed::Faulted(report));
+                        0
+                    });
+                }
+                Err(Errno(libc::EPIPE))
+            }
+        }
+    }
+
+    #[inline]
+    fn wait(&self, handle: u64) -> Answer {
+        let mut handles = self
+            .handles
+            .try_borrow_mut()
+            .map_err(|_| Errno(libc::EDEADLK))?;
+        let endpoint = handles.stream(handle)?;
+        endpoint.arm(self.parts.receiver.owner());
+        // A revocation after this look tells all peers.
+        if endpoint.is_revoked() {
+            return Err(Errno(libc::EPIPE));
+        }
+        Ok(0)
+    }
+
+    #[inline]
+    fn wake(&self, processor: &dyn Processor, id: u64) -> Answer {
+        let mut handles = self
+            .handles
+            .try_borrow_mut()
+            .map_err(|_| Errno(libc::EDEADLK))?;
+        if let Some(armed) = handles.own_stream(id)?.take_armed() {
+            for index in armed {
+                self.interrupt(processor, index);
+            }
+        }
+        Ok(0)
+    }
+
+    // Everything else.
+
+    fn answer(&self, processor: &dyn Processor, call: Hostcall, arguments: &[u64; 6]) -> Answer {
+        let [a, b, c, d, ..] = *arguments;
+        match call {
+            Hostcall::ConsoleWrite => self.console_write(processor, a, b),
+            Hostcall::LogWrite => self.log_write(processor, a, b),
+            Hostcall::ConsoleRead => self.console_read(a, b),
+            Hostcall::TimerAlloc => processor
+                .timer_alloc()
+                .map(|timer| timer as i64)
+                .ok_or(Errno(libc::EMFILE)),
+            Hostcall::TimerFree => found(processor.timer_free(a)),
+            Hostcall::FileAdvertise => self.file_advertise(a, b, c, d),
+            Hostcall::FileProbe => self.file_probe(a, b, c),
+            Hostcall::StreamAdvertise => self.stream_advertise(a, b, c, d),
+            Hostcall::StreamProbe => self.stream_probe(a, b),
+            Hostcall::VcpuReady => self.vcpu_ready(processor, a),
+            Hostcall::PowerOff => self.power_off(processor, a, b),
+            Hostcall::MmioRead => {
+                let (device, offset) = self.device(a, b)?;
+                Ok(device.read(offset, b) as i64)
+            }
+            Hostcall::MmioWrite => {
+                let (device, offset) = self.device(a, b)?;
+                device.write(offset, b, c);
+                Ok(0)
+            }
+            Hostcall::Random => self.random(processor, a, b),
+            Hostcall::PatchSyscall => self.patch_syscall(processor, a),
+            Hostcall::TranslateIp => Ok(processor.translate_ip(a, b)),
+            Hostcall::ForgetCode => {
+                let code = self.authority.check_load(a, b)?;
+                processor.forget_code(code.base(), code.base() + code.length());
+                Ok(0)
+            }
+            Hostcall::MemoryDiscard => self.discard(a, b),
+            Hostcall::Revoke => {
+                let Parts {
+                    exchange,
+                    table,
+                    receiver,
+                    ..
+                } = &self.parts;
+                exchange.revoke(table, a, receiver)?;
+                Ok(0)
+            }
+            Hostcall::Disconnect => {
+                let Parts {
+                    exchange, table, ..
+                } = &self.parts;
+                exchange.registry().disconnect(table, a)?;
+                Ok(0)
+            }
+            Hostcall::FileRead => self.file_read(processor, a, b, c, d),
+            Hostcall::FileWrite => self.file_write(processor, a, b, c, d),
+            _ => Err(Errno(libc::ENOSYS)),
+        }
+    }
+
+    /// Hands the caller's bytes to `take` in pieces.
+    fn take_text(
+        &self,
+        processor: &dyn Processor,
+        ptr: u64,
+        len: u64,
+        mut take: impl FnMut(&[u8]),
+    ) -> Answer {
+        let text = self.authority.check_load(ptr, len)?;
+        let mut buffer = [0; TEXT];
+        let mut done = 0;
+        while done < text.length() && !processor.is_killed() {
+            let piece = (text.length() - done).min(TEXT as u64);
+            let bytes = buffer.get_mut(..piece as usize).unwrap_or_default();
+            self.parts.space.read(text.base() + done, bytes)?;
+            take(bytes);
+            done += piece;
+        }
+        Ok(done as i64)
+    }
+
+    fn console_write(&self, processor: &dyn Processor, ptr: u64, len: u64) -> Answer {
+        self.take_text(processor, ptr, len, |bytes| {
+            self.parts.timings.record(Event::FirstOutput);
+            let mut output = self.parts.output.borrow_mut();
+            output.write(bytes, &|| processor.is_killed());
+        })
+    }
+
+    fn log_write(&self, processor: &dyn Processor, ptr: u64, len: u64) -> Answer {
+        self.take_text(processor, ptr, len, |bytes| {
+            let mut log = self.parts.log.borrow_mut();
+            log.write(bytes, &|| processor.is_killed());
+        })
+    }
+
+    fn console_read(&self, ptr: u64, len: u64) -> Answer {
+        let place = self.authority.check_store(ptr, len)?;
+        let Some(input) = &self.parts.input else {
+            return Ok(0);
+        };
+        let mut buffer = [0; TEXT];
+        let room = place.length().min(TEXT as u64) as usize;
+        let len = input.take(
+            buffer.get_mut(..room).unwrap_or_default(),
+            self.parts.receiver.line(),
+        );
+        self.parts
+            .space
+            .write(place.base(), buffer.get(..len).unwrap_or_default())?;
+        Ok(len as i64)
+    }
+
+    fn key(&self, ptr: u64) -> Result<Key, Errno> {
+        let place = self.authority.check_load(ptr, KEY_LEN as u64)?;
+        let mut raw = [0; KEY_LEN];
+        self.parts.space.read(place.base(), &mut raw)?;
+        Key::parse(raw).map_err(|error| Errno(error.errno()))
+    }
+
+    fn stream_advertise(&self, function: u64, cookie: u64, key: u64, device: u64) -> Answer {
+        let key = self.key(key)?;
+        let image = self.parts.layout.base..self.parts.layout.boot;
+        if !image.contains(&function) || !self.authority.covers(function, 1) {
+            return Err(Errno(libc::EFAULT));
+        }
+        let stream = Stream {
+            portal: Portal {
+                function,
+                cookie,
+                device,
+            },
+            receiver: Arc::clone(&self.parts.receiver),
+        };
+        let exchange = &self.parts.exchange;
+        let advertised = exchange
+            .registry()
+            .advertise_stream(&self.parts.table, key, stream)?;
+        self.parts.console.line(&format!(
+            "MON: STREAM_CAP[{}] {function:#x} {key} {device:#x}",
+            exchange.next_stream()
+        ));
+        exchange.notify_all(advertised.interested);
+        Ok(advertised.id as i64)
+    }
+
+    fn file_advertise(&self, ptr: u64, len: u64, key: u64, mode: u64) -> Answer {
+        if len == 0 {
+            return Err(Errno(libc::EINVAL));
+        }
+        let (range, mode) = match mode {
+            0 => (self.authority.check_load_store(ptr, len)?, Mode::ReadWrite),
+            1 => (self.authority.check_load(ptr, len)?, Mode::ReadOnly),
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        let key = self.key(key)?;
+        let exchange = &self.parts.exchange;
+        let advertised = exchange.registry().advertise_file(
+            &self.parts.table,
+            key,
+            Publication { range, mode },
+        )?;
+        exchange.notify_all(advertised.interested);
+        Ok(advertised.id as i64)
+    }
+
+    fn stream_probe(&self, key: u64, flags: u64) -> Answer {
+        let key = self.key(key)?;
+        let registry = self.parts.exchange.registry();
+        let connected = registry.probe_stream(&self.parts.table, key, notify(flags)?)?;
+        Ok(connected.handle as i64)
+    }
+
+    fn file_probe(&self, key: u64, flags: u64, info: u64) -> Answer {
+        let key = self.key(key)?;
+        let place = self
+            .authority
+            .check_store(info, size_of::<FileInfo>() as u64)?;
+        let registry = self.parts.exchange.registry();
+        let connected = registry.probe_file(&self.parts.table, key, notify(flags)?)?;
+        let publication = connected.endpoint.payload();
+        let mut bytes = [0; size_of::<FileInfo>()];
+        let words = [
+            publication.range.length(),
+            u64::from(publication.mode == Mode::ReadOnly),
+        ];
+        for (place, byte) in bytes
+            .iter_mut()
+            .zip(words.iter().flat_map(|word| word.to_le_bytes()))
+        {
+            *place = byte;
+        }
+        if let Err(fault) = self.parts.space.write(place.base(), &bytes) {
+            registry.disconnect(&self.parts.table, connected.handle)?;
+            return Err(fault.into());
+        }
+        Ok(connected.handle as i64)
+    }
+
+    fn file_read(
+        &self,
+        processor: &dyn Processor,
+        handle: u64,
+        offset: u64,
+        ptr: u64,
+        len: u64,
+    ) -> Answer {
+        let endpoint = Arc::clone(self.handles.borrow_mut().file(handle)?);
+        let Some(_in_flight) = endpoint.enter() else {
+            return Err(Errno(libc::ESTALE));
+        };
+        let range = endpoint.payload().range;
+        let len = range.clip(offset, len);
+        if len == 0 {
+            return Ok(0);
+        }
+        let source = range.check_load(range.base().saturating_add(offset), len)?;
+        let destination = self.authority.check_store(ptr, len)?;
+        self.copy(processor, &destination, &source)
+    }
+
+    fn file_write(
+        &self,
+        processor: &dyn Processor,
+        handle: u64,
+        offset: u64,
+        ptr: u64,
+        len: u64,
+    ) -> Answer {
+        let endpoint = Arc::clone(self.handles.borrow_mut().file(handle)?);
+        let Some(_in_flight) = endpoint.enter() else {
+            return Err(Errno(libc::ESTALE));
+        };
+        let Publication { range, mode } = *endpoint.payload();
+        if mode == Mode::ReadOnly {
+            return Err(Errno(libc::EACCES));
+        }
+        let len = range.clip(offset, len);
+        if len == 0 {
+            return Ok(0);
+        }
+        let source = self.authority.check_load(ptr, len)?;
+        let destination = range.check_store(range.base().saturating_add(offset), len)?;
+        self.copy(processor, &destination, &source)
+    }
+
+    /// Copies all of one range to another of the same length.
+    fn copy(
+        &self,
+        processor: &dyn Processor,
+        destination: &Capability,
+        source: &Capability,
+    ) -> Answer {
+        let mut done = 0;
+        while done < source.length() {
+            if processor.is_killed() {
+                return Err(Errno(libc::EINTR));
+            }
+            let len = (source.length() - done).min(PIECE);
+            self.parts
+                .platform
+                .copy(destination.base() + done, source.base() + done, len)?;
+            done += len;
+        }
+        Ok(done as i64)
+    }
+
+    fn vcpu_ready(&self, processor: &dyn Processor, ptr: u64) -> Answer {
+        const WORDS: usize = size_of::<GuestEntries>() / 8;
+        let place = self
+            .authority
+            .check_load(ptr, size_of::<GuestEntries>() as u64)?;
+        let mut words = [0u64; WORDS];
+        for (index, word) in (0..).zip(&mut words) {
+            let mut bytes = [0; 8];
+            self.parts
+                .space
+                .read(place.base() + 8 * index, &mut bytes)?;
+            *word = u64::from_le_bytes(bytes);
+        }
+        let [
+            trap_user,
+            trap_kernel,
+            syscall,
+            return_begin,
+            return_end,
+            return_again,
+        ] = words;
+        let layout = &self.parts.layout;
+        let image = layout.base..layout.boot;
+        let all_inside = [trap_user, trap_kernel, syscall, return_begin, return_again]
+            .iter()
+            .all(|address| image.contains(address));
+        if !all_inside || return_end < return_begin || return_end > layout.boot {
+            return Err(Errno(libc::EINVAL));
+        }
+        let entries = GuestEntries {
+            trap_user,
+            trap_kernel,
+            syscall,
+            return_begin,
+            return_end,
+            return_again,
+        };
+        if !processor.set_entries(&entries) {
+            return Err(Errno(libc::EBUSY));
+        }
+        processor.set_patches(
+            layout.ram_end,
+            layout.end - layout.ram_end,
+            layout.ram_begin..layout.ram_end,
+            syscall,
+        );
+        self.parts.timings.record(Event::Ready);
+        Ok(0)
+    }
+
+    fn power_off(&self, processor: &dyn Processor, reason: u64, status: u64) -> Answer {
+        let outcome = match reason {
+            power_off::PROGRAM => Outcome::of_wait_status(status),
+            power_off::HALT => Outcome::Halted,
+            power_off::REBOOT => Outcome::Rebooted,
+            power_off::PANIC => Outcome::Panicked,
+            power_off::NO_PROGRAM => {
+                Outcome::NoProgram(i32::try_from(status).unwrap_or(libc::ENOEXEC))
+            }
+            _ => Outcome::Refused("powered off for a reason that this monitor does not know"),
+        };
+        *self.outcome.borrow_mut() = Some(outcome);
+        processor.power_off();
+        Ok(0)
+    }
+
+    /// The device and the offset into its registers.
+    fn device(&self, address: u64, size: u64) -> Result<(&MmioTransport, u64), Errno> {
+        if !matches!(size, 1 | 2 | 4 | 8) || !address.is_multiple_of(size) {
+            return Err(Errno(libc::EINVAL));
+        }
+        let offset = address.checked_sub(MMIO_BASE).ok_or(Errno(libc::ENODEV))?;
+        let device = usize::try_from(offset / MMIO_STRIDE)
+            .ok()
+            .and_then(|index| self.parts.devices.get(index))
+            .ok_or(Errno(libc::ENODEV))?;
+        Ok((device, offset % MMIO_STRIDE))
+    }
+
+    fn random(&self, processor: &dyn Processor, ptr: u64, len: u64) -> Answer {
+        let place = self.authority.check_store(ptr, len)?;
+        let mut buffer = [0; TEXT];
+        let mut done = 0;
+        while done < place.length() && !processor.is_killed() {
+            let piece = (place.length() - done).min(TEXT as u64);
+            let bytes = buffer.get_mut(..piece as usize).unwrap_or_default();
+            fill_random(bytes).map_err(|_| Errno(libc::EIO))?;
+            self.parts.space.write(place.base() + done, bytes)?;
+            done += piece;
+        }
+        Ok(done as i64)
+    }
+
+    fn patch_syscall(&self, processor: &dyn Processor, ip: u64) -> Answer {
+        /// Bytes of the instruction.
+        const SYSCALL: u64 = 2;
+        let layout = &self.parts.layout;
+        let begin = ip.checked_sub(SYSCALL).ok_or(Errno(libc::EFAULT))?;
+        if begin < layout.ram_begin || ip > layout.ram_end {
+            return Err(Errno(libc::EFAULT));
+        }
+        self.authority.check_load_store(begin, SYSCALL)?;
+        Ok(processor.patch_syscall(ip))
+    }
+
+    fn discard(&self, ptr: u64, len: u64) -> Answer {
+        let layout = &self.parts.layout;
+        if !ptr.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
+            return Err(Errno(libc::EINVAL));
+        }
+        let pages = self.authority.check_store(ptr, len)?;
+        if ptr < layout.ram_begin || pages.top() > u128::from(layout.ram_end) {
+            return Err(Errno(libc::EFAULT));
+        }
+        if len > 0 {
+            self.parts.space.discard(ptr, len).map_err(|error| {
+                tracing::warn!(cvm = self.parts.name, %error, "memory was not discarded");
+                Errno(libc::EIO)
+            })?;
+        }
+        Ok(0)
+    }
+}
+
+#[inline]
+fn found(known: bool) -> Answer {
+    if known {
+        Ok(0)
+    } else {
+        Err(Errno(libc::EBADF))
+    }
+}
+
+fn notify(flags: u64) -> Result<bool, Errno> {
+    match flags {
+        0 => Ok(false),
+        PROBE_NOTIFY => Ok(true),
+        _ => Err(Errno(libc::EINVAL)),
+    }
+}
+
+impl Hostcalls for CvmCalls {
+    #[inline]
+    fn light(&self, processor: &dyn Processor, number: u64, arguments: &[u64; 6]) -> Option<i64> {
+        let Some(call) = Hostcall::from_number(number) else {
+            return Some(Errno(libc::ENOSYS).code());
+        };
+        if processor.in_portal() {
+            return Some(to_code(self.portal_call(processor, call, arguments)));
+        }
+        let [a, b, ..] = *arguments;
+        match call {
+            Hostcall::TimeNs => Some(self.parts.platform.now_ns() as i64),
+            Hostcall::Call => {
+                Some(processor.with_thread_state(&mut || to_code(self.call(processor, arguments))))
+            }
+            Hostcall::WaitForInterrupt => {
+                processor.wait_for_interrupt();
+                Some(0)
+            }
+            Hostcall::TimerSet => Some(to_code(found(processor.timer_set(a, b)))),
+            Hostcall::Wait => Some(processor.with_thread_state(&mut || to_code(self.wait(a)))),
+            Hostcall::Wake => {
+                Some(processor.with_thread_state(&mut || to_code(self.wake(processor, a))))
+            }
+            Hostcall::Relax => {
+                processor.relax();
+                Some(0)
+            }
+            Hostcall::CallFetch => Some(Errno(libc::EPERM).code()),
+            _ => None,
+        }
+    }
+
+    fn full(&self, processor: &dyn Processor, number: u64, arguments: &[u64; 6]) -> i64 {
+        match Hostcall::from_number(number) {
+            Some(call) => to_code(self.answer(processor, call, arguments)),
+            None => Errno(libc::ENOSYS).code(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the kernel of a cVM logs: to a file, and the last of it in memory for a report when it panics.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+
+use crate::console::ConsoleWriter;
+
+/// How many bytes are remembered.
+const REMEMBERED: usize = 8 << 10;
+
+/// The log of one cVM.
+#[derive(Debug, Default)]
+pub struct KernelLog {
+    file: Option<File>,
+    /// Shows it as it comes.
+    echo: Option<ConsoleWriter>,
+    recent: VecDeque<u8>,
+}
+
+impl KernelLog {
+    /// Writes to `file` and `echo`, where there are any.
+    pub fn new(file: Option<File>, echo: Option<ConsoleWriter>) -> KernelLog {
+        KernelLog {
+            file,
+            echo,
+            recent: VecDeque::with_capacity(REMEMBERED),
+        }
+    }
+
+    /// Adds bytes; stops showing them when `is_killed`.
+    pub fn write(&mut self, bytes: &[u8], is_killed: &dyn Fn() -> bool) {
+        let last = bytes
+            .get(bytes.len().saturating_sub(REMEMBERED)..)
+            .unwrap_or_default();
+        let excess = (self.recent.len() + last.len()).saturating_sub(REMEMBERED);
+        self.recent.drain(..excess);
+        self.recent.extend(last);
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(bytes)
+        {
+            tracing::warn!(%error, "the kernel's log is not written to its file any more");
+            self.file = None;
+        }
+        if let Some(echo) = &mut self.echo {
+            echo.write(bytes, is_killed);
+        }
+    }
+
+    /// The last `count` lines.
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        let bytes: Vec<u8> = self.recent.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        let skip = lines.len().saturating_sub(count);
+        lines
+            .iter()
+            .skip(skip)
+            .map(|&line| line.to_owned())
+            .collect()
+    }
+
+    /// Ends a line that is being shown.
+    pub fn finish(&mut self) {
+        if let Some(echo) = &mut self.echo {
+            echo.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_lines_are_remembered_and_nothing_more() {
+        let mut log = KernelLog::default();
+        for number in 0..10_000 {
+            log.write(format!("line {number}\n").as_bytes(), &|| false);
+        }
+        assert!(log.recent.len() <= REMEMBERED);
+        assert_eq!(log.last_lines(2), ["line 9998", "line 9999"]);
+        log.write(&[b'x'; 3 * REMEMBERED], &|| false);
+        assert_eq!(log.recent.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn file_gets_everything() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = KernelLog::new(Some(file.reopen().unwrap()), None);
+        log.write(b"one\n", &|| false);
+        log.write(b"two", &|| false);
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"one\ntwo");
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The monitor: loads cVMs into ranges of its own address space, keeps them apart by capabilities, and answers their hostcalls.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`command_line`] | what a user calls |
+//! | [`supervisor`] | starts, watches and ends the cVMs of a deployment |
+//! | [`cvm`] | one cVM from its parts to its end |
+//! | [`image`], [`boot`] | what is in its memory when it starts |
+//! | [`hostcall`] | the answers to its kernel |
+//! | [`exchange`], [`receiver`] | what cVMs have to do with each other |
+//! | [`console`], [`kernel_log`], [`run_directory`], [`timings`] | what comes out of it |
+//! | [`exit_code`] | how it ended |
+//! | [`sealed_set`] | the capabilities that it is entered with |
+//! | [`platform`] | the boundary to the processor; below it, everything that depends on one |
+//!
+//! Unsafe code is below [`platform`], apart from system calls of the host that the standard library does not have.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        reason = "a test fails by panicking"
+    )
+)]
+
+pub mod boot;
+pub mod command_line;
+pub mod console;
+pub mod cvm;
+pub mod exchange;
+pub mod exit_code;
+pub mod hostcall;
+pub mod image;
+pub mod kernel_log;
+pub mod platform;
+pub mod receiver;
+pub mod run_directory;
+pub mod sealed_set;
+pub mod signals;
+pub mod supervisor;
+pub mod timings;

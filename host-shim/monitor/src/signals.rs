@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Signals that ask the monitor to end: they are taken by a thread that waits for them.
+
+use std::io;
+use std::sync::mpsc::Sender;
+
+/// The signals.
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+fn set() -> libc::sigset_t {
+    // SAFETY: an all-zero set is a valid one, and it is emptied at once.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in ENDING {
+            libc::sigaddset(&mut set, signal);
+        }
+        set
+    }
+}
+
+/// Blocks the signals in the calling thread and all that it will start. Call it before there are others.
+pub fn block() {
+    // SAFETY: a valid set.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
+}
+
+/// Starts the thread; it sends what `tell` makes of each signal that comes.
+///
+/// # Errors
+///
+/// When there is no thread.
+pub fn listen<E: Send + 'static>(events: Sender<E>, tell: fn(i32) -> E) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let set = set();
+            loop {
+                let mut signal = 0;
+                // SAFETY: both are valid.
+                if unsafe { libc::sigwait(&set, &mut signal) } != 0 {
+                    return;
+                }
+                if events.send(tell(signal)).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(())
+}

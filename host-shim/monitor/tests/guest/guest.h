@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What the guests of the tests have in common: hostcalls, output, traps. A guest is a kernel that does one thing and says whether it
+ * went as it should. It is built for the native platform on x86-64.
+ */
+#ifndef GUEST_H
+#define GUEST_H
+
+#include "hostcall_abi.h"
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long u64;
+typedef long s64;
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+struct registers {
+	u64 r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, rflags, rsp, ss;
+};
+
+struct trap {
+	u64 kind, vector, error, address, signal;
+	struct registers registers;
+};
+
+struct entries {
+	u64 trap_user, trap_kernel, syscall, return_begin, return_end, return_again;
+};
+
+struct boot {
+	u64 magic, image_begin, image_end, ram_begin, ram_end, range_begin, range_end, vcpu, command_line, wall_clock_ns;
+	u64 xsave_size, xsave_mask, virtio_count;
+	struct { u64 mmio, irq; } virtio[16];
+	u8 seed[32];
+};
+
+extern struct boot *boot;
+extern int argc;
+extern const char *argv[16];
+
+s64 hostcall(u64 number, u64 a, u64 b, u64 c, u64 d);
+/* The same by another gate, for portals. */
+s64 hostcall_by(u64 gate, u64 number, u64 a, u64 b, u64 c, u64 d);
+
+/* %s %d %u %x and nothing else, each as a 64-bit word. */
+void print(const char *format, ...);
+void power_off(u64 reason, u64 status) __attribute__((noreturn));
+/* Ends with status 99 and says where, unless the condition holds. */
+#define CHECK(condition) do { if (!(condition)) failed(#condition, __LINE__, 0); } while (0)
+#define CHECK_EQ(left, right) check_eq(#left " == " #right, __LINE__, (s64)(left), (s64)(right))
+void failed(const char *what, int line, s64 value) __attribute__((noreturn));
+void check_eq(const char *what, int line, s64 left, s64 right);
+
+/* The pending word: its bits, and they are cleared. */
+u64 take_pending(void);
+/* Waits until one of the bits is pending and takes it; others stay. */
+void wait_for(u64 bits);
+
+/* Traps: what the guest does with them. The registers are where the program goes on. */
+extern void (*on_trap_user)(struct trap *trap);
+extern void (*on_trap_kernel)(struct trap *trap);
+void vcpu_ready(void);
+/* Runs a program whose code was copied to memory outside of the image; does not return, on_trap_user does what comes next. */
+void enter_user(void *begin, void *end) __attribute__((noreturn));
+/* How often a trap came behind the last look at the pending word. */
+extern u64 returned_again;
+
+int string_equal(const char *a, const char *b);
+u64 number(const char *text);
+void *memcpy(void *to, const void *from, u64 len);
+void *memset(void *to, int byte, u64 len);
+
+u64 vcpu_word(u64 offset);
+
+#endif
