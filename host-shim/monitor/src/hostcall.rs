@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
 use capstream_abi::{
-    CALL_DELIVER, CALL_QUERY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout, PROBE_NOTIFY, irq,
+    CALL_DELIVER, CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout, PROBE_NOTIFY, irq,
     power_off,
 };
 use capstream_capability::{
@@ -204,7 +204,9 @@ impl CvmCalls {
         let [handle, ptr, len, operation, ..] = *arguments;
         let source = match operation {
             CALL_DELIVER => self.authority.check_load(ptr, len)?,
-            CALL_QUERY => self.authority.check_load(self.authority.base(), 0)?,
+            CALL_QUERY | CALL_QUERY_NOTIFY => {
+                self.authority.check_load(self.authority.base(), 0)?
+            }
             _ => return Err(Errno(libc::EINVAL)),
         };
         let mut handles = self
@@ -229,7 +231,8 @@ impl CvmCalls {
             cookie: portal.cookie,
             operation,
             len: source.length(),
-            sender: self.parts.receiver.number(),
+            // A cVM may have several connections: each is a sender of its own.
+            sender: self.parts.receiver.number() << 32 | (handle & u64::from(u32::MAX)),
             stack: stack.top(),
             owner: receiver.number(),
         });
