@@ -11,25 +11,25 @@ macro_rules! programs {
 
 programs! {
     /// Nodes of `/cap`, and the file systems around.
-    devices "/ld.so /tests/devices" 18;
+    devices "/ld.so /tests/devices" 20;
     /// Each errno that the requests of CAP_Stream promise.
-    stream_errors "/ld.so /tests/stream_errors" 60;
+    stream_errors "/ld.so /tests/stream_errors" 68;
     /// Each errno that the requests of CAP_File promise, and offsets.
-    file_errors "/ld.so /tests/file_errors" 60;
+    file_errors "/ld.so /tests/file_errors" 61;
     /// A probe ends after its limit.
     stream_probe_timeout "/ld.so /tests/stream_probe_timeout" 2;
     /// A signal interrupts every wait; other tasks go on; a reset cancels.
-    stream_wait "/ld.so /tests/stream_wait" 35;
+    stream_wait "/ld.so /tests/stream_wait" 56;
     /// Poll, select and epoll wake on both sides.
-    stream_poll "/ld.so /tests/stream_poll" 17;
+    stream_poll "/ld.so /tests/stream_poll" 16;
     /// Order, contents, counters, reset, several senders.
-    stream_queue "/ld.so /tests/stream_queue" 45;
+    stream_queue "/ld.so /tests/stream_queue" 43;
     /// `EFAULT` from system calls of every kind.
     bad_pointers "/ld.so /tests/bad_pointers" 112;
     /// vfork, exec, posix_spawn, wait.
-    processes "/ld.so /tests/processes" 27;
+    processes "/ld.so /tests/processes" 28;
     /// The same, exec'd without a loader.
-    processes_static "/static/tests/processes" 27;
+    processes_static "/static/tests/processes" 28;
     /// Mutexes, condition variables, thread-local storage, cancellation.
     threads "/ld.so /tests/threads" 13;
     /// The same in a static executable.
@@ -45,7 +45,7 @@ programs! {
     /// Two endless loops make progress, as threads and as processes.
     endless_loops "/ld.so /tests/endless_loops" 3;
     /// Files, mappings, sockets, descriptors that signal events.
-    kernel_services "/ld.so /tests/kernel_services" 30;
+    kernel_services "/ld.so /tests/kernel_services" 51;
 }
 
 /// The words of the command line arrive as they are, and the kernel names itself.
