@@ -203,7 +203,7 @@ impl Group {
                         let ratio = ours / theirs;
                         writeln!(
                             text,
-                            "      {rival:<30} {shown:>11}   cVM is {ratio:.2} of it"
+                            "      {rival:<30} {shown:>11}   cVM / rival = {ratio:.2}"
                         )
                     }
                 };
