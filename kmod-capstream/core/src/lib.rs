@@ -14,7 +14,7 @@
 //! | [`file`] | a published or attached range |
 //! | [`pins`] | buffers that must not go away while somebody may write into them |
 //! | [`probe`] | waiting for a key |
-//! | [`gate`] | calling the monitor from a portal |
+//! | `gate` | calling the monitor from a portal, on processors that cVMs run on |
 //! | [`requests`] | numbers and structures of the public header |
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -29,6 +29,7 @@
 mod atomic;
 pub mod errno;
 pub mod file;
+#[cfg(target_arch = "x86_64")]
 pub mod gate;
 #[cfg(all(loom, test))]
 mod interleavings;

@@ -551,8 +551,7 @@ where
             Counters::add(&self.shared.counters.sleeps, 1);
             self.kernel
                 .sleep(Event::Endpoint, Depth::Interruptible, None, &mut || {
-                    self.shared.arm();
-                    over()
+                    self.armed(&mut over)
                 })?;
         }
         if self.shared.epoch() == epoch {
@@ -560,6 +559,16 @@ where
         } else {
             Err(Errno::CANCELED)
         }
+    }
+
+    /// Looks whether a sleep is over, and if not, sees to being woken when it is. Somebody who is armed without need costs the next sender
+    /// a hostcall.
+    fn armed(&self, over: &mut dyn FnMut() -> bool) -> bool {
+        if over() {
+            return true;
+        }
+        self.shared.arm();
+        over()
     }
 
     /// Spins until `over`, or until the time is `end`; tells which of the two.

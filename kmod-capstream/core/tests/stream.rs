@@ -302,6 +302,31 @@ fn no_interrupt_is_asked_for_while_nobody_sleeps() {
 }
 
 #[test]
+fn a_sleep_costs_one_interrupt() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let receiver = Endpoint::receiver(&a, "k", 4);
+    let sender = Endpoint::sender(&b, "k");
+    let mut buffers = [[0_u8; 4]; 2];
+    for buffer in &mut buffers {
+        receiver.register(buffer).unwrap();
+    }
+    thread::scope(|scope| {
+        let waited = scope.spawn(|| receiver.stream().wait(false, false));
+        a.await_sleepers(1);
+        // It may not sleep quite yet, and then it needs no interrupt.
+        sender.write(&[1], false).unwrap();
+        waited.join().unwrap().unwrap();
+    });
+    let notifications = receiver.stream().stats().notifications;
+    assert!(notifications <= 1);
+    sender.write(&[1], false).unwrap();
+    if notifications == 1 {
+        assert_eq!(receiver.stream().stats().notifications, 1);
+    }
+}
+
+#[test]
 fn signals_end_every_wait() {
     for mode in [Mode::Sleep, Mode::Spin, Mode::Adaptive] {
         let world = World::new();
