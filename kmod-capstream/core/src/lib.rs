@@ -11,7 +11,7 @@
 //! | [`slots`] | lock-free table of receive buffers |
 //! | [`portal`] | delivery, on the sender's thread |
 //! | [`stream`] | an endpoint of a stream, on its own kernel |
-//! | [`file`] | a published or attached range |
+//! | [`mod@file`] | a published or attached range |
 //! | [`pins`] | buffers that must not go away while somebody may write into them |
 //! | [`probe`] | waiting for a key |
 //! | `gate` | calling the monitor from a portal, on processors that cVMs run on |

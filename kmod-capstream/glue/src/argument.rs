@@ -27,19 +27,27 @@ pub(crate) fn key(address: usize) -> Result<Key> {
     Key::new(&bytes)
 }
 
-/// A structure of the public header.
-pub(crate) trait Answer: Default {}
-impl Answer for Message {}
-impl Answer for StreamStats {}
-impl Answer for FileStats {}
+/// What a program can be told: an integer, or a structure of the public header.
+///
+/// # Safety
+/// It is made of integers without gaps between them.
+pub(crate) unsafe trait Answer {}
+// SAFETY: an integer.
+unsafe impl Answer for usize {}
+// SAFETY: made of integers without gaps, which the tests of the core check.
+unsafe impl Answer for Message {}
+// SAFETY: as above.
+unsafe impl Answer for StreamStats {}
+// SAFETY: as above.
+unsafe impl Answer for FileStats {}
 
 #[repr(transparent)]
 struct Bytes<T>(T);
 
-// SAFETY: the structures of the header are made of integers without gaps, which the tests of the core check.
+// SAFETY: by the contract of `Answer`.
 unsafe impl<T: Answer> AsBytes for Bytes<T> {}
 
-/// Writes a structure to the calling program's memory. `EFAULT`.
+/// Writes a value to the calling program's memory. `EFAULT`.
 pub(crate) fn answer<T: Answer>(address: usize, value: T) -> Result<()> {
     UserSlice::new(address, size_of::<T>())
         .writer()

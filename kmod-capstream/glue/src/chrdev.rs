@@ -7,6 +7,7 @@
 use capstream_core::Errno;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
+use core::ops::BitOr;
 use kernel::bindings;
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use kernel::prelude::*;
@@ -54,10 +55,21 @@ impl PollMask {
     pub(crate) const WRITABLE: PollMask = PollMask(0x4 | 0x100);
     pub(crate) const HANGUP: PollMask = PollMask(0x10);
 
-    pub(crate) fn set(&mut self, bits: PollMask, when: bool) {
-        if when {
-            self.0 |= bits.0;
+    /// These bits if it is so, else none.
+    pub(crate) fn when(self, so: bool) -> PollMask {
+        if so {
+            self
+        } else {
+            PollMask::default()
         }
+    }
+}
+
+impl BitOr for PollMask {
+    type Output = PollMask;
+
+    fn bitor(self, other: PollMask) -> PollMask {
+        PollMask(self.0 | other.0)
     }
 }
 

@@ -104,10 +104,7 @@ impl Device for FileNode {
     }
 
     fn poll(&'static self, _table: &PollTable) -> PollMask {
-        let mut mask = PollMask::default();
-        mask.set(PollMask::READABLE, true);
-        mask.set(PollMask::WRITABLE, true);
-        mask
+        PollMask::READABLE | PollMask::WRITABLE
     }
 
     fn closed(&'static self) {}

@@ -126,11 +126,9 @@ impl Device for StreamNode {
             table.watch(peers);
         }
         let readiness = self.stream().poll();
-        let mut mask = PollMask::default();
-        mask.set(PollMask::READABLE, readiness.readable);
-        mask.set(PollMask::WRITABLE, readiness.writable);
-        mask.set(PollMask::HANGUP, readiness.hangup);
-        mask
+        PollMask::READABLE.when(readiness.readable)
+            | PollMask::WRITABLE.when(readiness.writable)
+            | PollMask::HANGUP.when(readiness.hangup)
     }
 
     fn closed(&'static self) {
