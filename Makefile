@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
 
-.PHONY: help run run-single run-dual run-file test bench lint build prerequisites kernel monitor image clean distclean
+.PHONY: help run run-single run-dual run-file test bench lint format build prerequisites kernel monitor image clean distclean
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 
@@ -16,6 +16,7 @@ help:
 	@echo "  make bench        build everything and measure it against what it replaces"
 	@echo
 	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
+	@echo "  make format       formats the Rust sources as lint wants them"
 	@echo "  make clean        remove what was built"
 	@echo "  make distclean    remove the cache folder too: $(CACHE)"
 	@echo
@@ -41,6 +42,8 @@ run-single run-dual run-file: run-%: build
 	@ci/run-example $*
 lint: prerequisites
 	@ci/lint
+format: prerequisites
+	@ci/format
 test: build lint
 	@ci/test $(FILTER)
 bench: build
