@@ -224,6 +224,8 @@ impl<T: Device> Operations<T> {
         }
     }
 
+    /// # Safety
+    /// Called by the kernel as `file_operations::open` of this device.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: the kernel opens a node of this device: the inode is valid and has a device number.
         let device = unsafe { (*inode).i_rdev };
@@ -245,12 +247,16 @@ impl<T: Device> Operations<T> {
         }
     }
 
+    /// # Safety
+    /// Called by the kernel for a file that [`Operations::open`] opened.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: the kernel closes a file that it opened with `open`.
         unsafe { Self::node(file) }.closed();
         0
     }
 
+    /// # Safety
+    /// Called by the kernel for a file that [`Operations::open`] opened.
     unsafe extern "C" fn read(
         file: *mut bindings::file,
         buffer: *mut c_char,
@@ -265,6 +271,8 @@ impl<T: Device> Operations<T> {
         size_to_return(node.read(opened, offset.unwrap_or(&mut none), buffer as usize, len))
     }
 
+    /// # Safety
+    /// Called by the kernel for a file that [`Operations::open`] opened.
     unsafe extern "C" fn write(
         file: *mut bindings::file,
         buffer: *const c_char,
@@ -279,6 +287,8 @@ impl<T: Device> Operations<T> {
         size_to_return(node.write(opened, offset.unwrap_or(&mut none), buffer as usize, len))
     }
 
+    /// # Safety
+    /// Called by the kernel for a file that [`Operations::open`] opened.
     unsafe extern "C" fn llseek(
         file: *mut bindings::file,
         offset: bindings::loff_t,
@@ -296,6 +306,8 @@ impl<T: Device> Operations<T> {
         }
     }
 
+    /// # Safety
+    /// Called by the kernel for a file that [`Operations::open`] opened.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
@@ -305,6 +317,8 @@ impl<T: Device> Operations<T> {
         node.poll(&PollTable { file, table }).0
     }
 
+    /// # Safety
+    /// Called by the kernel for a file that [`Operations::open`] opened.
     unsafe extern "C" fn ioctl(
         file: *mut bindings::file,
         request: c_uint,
@@ -312,7 +326,7 @@ impl<T: Device> Operations<T> {
     ) -> c_long {
         // SAFETY: the file was opened with `open`.
         let (node, opened) = unsafe { (Self::node(file), Self::opened(file)) };
-        match node.request(opened, request, argument as usize) {
+        match node.request(opened, request, argument) {
             Ok(()) => 0,
             Err(error) => to_return(error) as c_long,
         }
