@@ -25,6 +25,8 @@ const PATIENCE: libc::c_int = 20;
 const LONGEST_LINE: usize = 2048;
 /// How many bytes of input are read ahead.
 const INPUT_AHEAD: usize = 4096;
+/// The character by which a terminal tells that its input ends (Ctrl-D).
+const END_OF_INPUT: u8 = 4;
 
 /// Standard output.
 #[derive(Debug)]
@@ -185,9 +187,16 @@ impl InputState {
     fn read_all(&self, line: &dyn VcpuLine) {
         use std::io::Read;
         let mut buffer = [0; 1024];
-        loop {
+        let mut in_line = false;
+        let mut ended = false;
+        while !ended {
             let len = match std::io::stdin().lock().read(&mut buffer) {
-                Ok(0) => return,
+                Ok(0) => {
+                    // A terminal tells the end by a character; behind an incomplete line the first one ends only that.
+                    ended = true;
+                    buffer[..2].fill(END_OF_INPUT);
+                    if in_line { 2 } else { 1 }
+                }
                 Ok(len) => len,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -195,6 +204,7 @@ impl InputState {
                     return;
                 }
             };
+            in_line = buffer.get(len - 1).is_some_and(|&byte| byte != b'\n');
             let mut ahead = lock(&self.ahead);
             while ahead.len() >= INPUT_AHEAD {
                 ahead = self
