@@ -108,6 +108,9 @@ impl StartError {
 pub fn main() -> u8 {
     let start = Instant::now();
     signals::block();
+    // Threads allocate little: memory of their own for each of them would cost more than it gains.
+    // SAFETY: there are no other threads yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => {

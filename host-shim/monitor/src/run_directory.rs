@@ -22,6 +22,16 @@ pub struct RunDirectoryError {
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
+    /// The folder with those of all runs, of which old ones go when this run is over.
+    among: Option<PathBuf>,
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        if let Some(runs) = &self.among {
+            remove_old(runs);
+        }
+    }
 }
 
 impl RunDirectory {
@@ -37,10 +47,11 @@ impl RunDirectory {
         })?;
         Ok(RunDirectory {
             path: path.to_owned(),
+            among: None,
         })
     }
 
-    /// Makes a folder of its own for this run, and removes old ones.
+    /// Makes a folder of its own for this run. Old ones are removed at its end.
     ///
     /// # Errors
     ///
@@ -58,9 +69,9 @@ impl RunDirectory {
         let seconds = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs());
-        let directory =
-            RunDirectory::at(&runs.join(format!("{seconds:010}-{}", std::process::id())))?;
-        remove_old(runs);
+        let path = runs.join(format!("{seconds:010}-{}", std::process::id()));
+        let mut directory = RunDirectory::at(&path)?;
+        directory.among = Some(runs.to_owned());
         Ok(directory)
     }
 
@@ -155,6 +166,8 @@ mod tests {
         fs::write(&precious, "x").unwrap();
         let run = RunDirectory::in_state(state.path()).unwrap();
         assert!(run.path().is_dir());
+        assert!(state.path().join("0000000000-7").exists());
+        drop(run);
         assert!(mine.is_dir());
         assert!(precious.is_file());
         assert!(!state.path().join("0000000000-7").exists());

@@ -278,6 +278,7 @@ impl Supervisor {
         match started {
             Ok(cvm) => {
                 self.running.insert(index, cvm);
+                self.environment.platform.prepare_in_background();
             }
             Err(error) => {
                 self.ended(EndOfCvm {

@@ -190,7 +190,8 @@ fn a_cvm_that_does_not_listen_is_killed_after_a_while() {
 #[test]
 fn output_that_nobody_reads_does_not_keep_a_cvm() {
     let deployment = Deployment::of(&["writes_for_ever"]);
-    let running = deployment.start(Stdio::null());
+    let mut running = deployment.start(Stdio::null());
+    running.wait_for_line("ready");
     // A pipe holds less than a cVM writes at a time.
     running.signal(libc::SIGTERM);
     running.signal(libc::SIGINT);

@@ -164,6 +164,9 @@ pub trait Platform: Send + Sync {
         layout: &Layout,
     ) -> Result<Box<dyn Vcpu>, PlatformError>;
 
+    /// Starts work that cVMs would otherwise wait for later. To be called when the first of them has been started.
+    fn prepare_in_background(&self);
+
     /// Copies `len` bytes from `source` to `destination`, both in address spaces of this platform, which exist for as long as this
     /// takes. Works without the monitor's own thread state: see [`Hostcalls::light`].
     ///

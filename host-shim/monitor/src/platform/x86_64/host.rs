@@ -63,10 +63,7 @@ impl Host {
             code_begin: code_begin(),
             xsave_mask,
             xsave_size: xsave_size(xsave_mask),
-            processors: std::thread::available_parallelism()
-                .ok()
-                .and_then(|count| u32::try_from(count.get()).ok())
-                .unwrap_or(1),
+            processors: processors(),
             clock_gettime: vdso_clock().unwrap_or(libc::clock_gettime),
         })
     }
@@ -84,6 +81,19 @@ impl Host {
             .wrapping_mul(1_000_000_000)
             .wrapping_add(time.tv_nsec as u64)
     }
+}
+
+/// How many processors the process may use.
+fn processors() -> u32 {
+    // SAFETY: an all-zero set is a valid one, and the kernel writes as much as it is told to.
+    let count = unsafe {
+        let mut set: libc::cpu_set_t = core::mem::zeroed();
+        match libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) {
+            0 => libc::CPU_COUNT(&set),
+            _ => 1,
+        }
+    };
+    u32::try_from(count).unwrap_or(1).max(1)
 }
 
 /// # Safety

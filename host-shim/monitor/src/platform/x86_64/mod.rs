@@ -13,9 +13,10 @@
 //! | `host` | what the host offers |
 //! | `raw_syscall`, `futex` | system calls without the C library |
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use capstream_abi::Layout;
+use capstream_syscall_patch::PatchTable;
 
 use super::{AddressSpace, Fault, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
 
@@ -71,6 +72,35 @@ impl NativeX86 {
     }
 }
 
+/// Has another thread make the patcher's decoding tables, which otherwise happens, once for the process and for about a millisecond,
+/// when the first program makes its first system call.
+fn prepare_patches() {
+    const LEN: usize = 4096;
+    /// `mov eax, 39; syscall; ret`
+    const PROGRAM: [u8; 8] = [0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    /// Where the instruction ends.
+    const IP: u64 = 7;
+    let prepare = || {
+        let mut stubs = vec![0u8; LEN];
+        let mut code = vec![0u8; LEN];
+        for (place, byte) in code.iter_mut().zip(PROGRAM) {
+            *place = byte;
+        }
+        let begin = code.as_mut_ptr() as u64;
+        // SAFETY: both buffers are this thread's, outlive the table and are never executed.
+        let table =
+            unsafe { PatchTable::new(stubs.as_mut_ptr(), LEN, begin..begin + LEN as u64, begin) };
+        if let Ok(table) = table {
+            // It does not matter whether this patch is made.
+            let _ = table.patch(begin + IP);
+        }
+    };
+    // Without the thread it happens later.
+    let _ = std::thread::Builder::new()
+        .name("patch tables".to_owned())
+        .spawn(prepare);
+}
+
 impl Platform for NativeX86 {
     fn name(&self) -> &'static str {
         NAME
@@ -106,6 +136,13 @@ impl Platform for NativeX86 {
         layout: &Layout,
     ) -> Result<Box<dyn Vcpu>, PlatformError> {
         Ok(Box::new(NativeVcpu::new(self, space, layout)?))
+    }
+
+    fn prepare_in_background(&self) {
+        static ONCE: Once = Once::new();
+        if self.host.processors > 1 {
+            ONCE.call_once(prepare_patches);
+        }
     }
 
     #[inline]
