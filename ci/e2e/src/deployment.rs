@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crate::environment::Environment;
 use crate::error::HarnessError;
@@ -78,6 +79,7 @@ pub struct Deployment {
     capfiles: Vec<Capfile>,
     yaml: Option<String>,
     arguments: Vec<OsString>,
+    input: Option<String>,
 }
 
 impl Deployment {
@@ -89,7 +91,15 @@ impl Deployment {
             capfiles: Vec::new(),
             yaml: None,
             arguments: Vec::new(),
+            input: None,
         }
+    }
+
+    /// With this text as the monitor's standard input, which is empty otherwise.
+    #[must_use]
+    pub fn input(mut self, text: String) -> Deployment {
+        self.input = Some(text);
+        self
     }
 
     /// With one more cVM.
@@ -152,7 +162,15 @@ impl Deployment {
         let mut arguments: Vec<OsString> = vec!["-y".into(), file.into()];
         arguments.extend(["--log-dir".into(), folder.clone().into()]);
         arguments.extend(self.arguments.iter().cloned());
-        Running::start(&environment.monitor, &arguments, &folder)
+        let input = match &self.input {
+            None => Stdio::null(),
+            Some(text) => {
+                let path = folder.join("input");
+                fs::write(&path, text).map_err(file_error(&path))?;
+                fs::File::open(&path).map_err(file_error(&path))?.into()
+            }
+        };
+        Running::start(&environment.monitor, &arguments, &folder, input)
     }
 
     fn write_out(&self, environment: &Environment, folder: &Path) -> Result<String, HarnessError> {

@@ -80,7 +80,7 @@ fn forward(stream: Stream, from: impl Read + Send + 'static, to: Sender<Line>) {
 }
 
 impl Running {
-    /// Starts a program with the folder as its working directory and without input.
+    /// Starts a program with the folder as its working directory.
     ///
     /// # Errors
     ///
@@ -89,12 +89,10 @@ impl Running {
         program: &Path,
         arguments: &[OsString],
         folder: &Path,
+        input: Stdio,
     ) -> Result<Running, HarnessError> {
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .current_dir(folder)
-            .stdin(Stdio::null());
+        command.args(arguments).current_dir(folder).stdin(input);
         command.stdout(Stdio::piped());
         Running::from_command(command, folder)
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The programs of `disk-image/programs/tests`, each alone in a cVM, started through the loader or as a static executable.
 
+use capstream_e2e::{Cvm, Deployment};
+
 use crate::runs;
 
 macro_rules! programs {
@@ -73,6 +75,27 @@ fn hello_static() {
             .output()
             .any(|line| line.starts_with("Hello from Linux 6.12")),
         "{}",
+        outcome.printed()
+    );
+}
+
+/// A program reads the monitor's standard input: nothing is lost when it comes faster than it is read, and it ends.
+#[test]
+fn console_input() {
+    const LINES: usize = 20_000;
+    let mut input: String = (0..LINES)
+        .map(|number| format!("line {number}\n"))
+        .collect();
+    input.push_str("the rest");
+    let args = format!("/ld.so /tests/console_input {LINES}");
+    let outcome = runs::succeed(
+        &Deployment::new("console_input")
+            .cvm(Cvm::new("alone", &args))
+            .input(input),
+    );
+    assert!(
+        outcome.contains("4 checks, 0 failures"),
+        "printed:\n{}",
         outcome.printed()
     );
 }
