@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use capstream_abi::irq;
 
@@ -21,6 +22,8 @@ use crate::platform::VcpuLine;
 const CHUNK: usize = libc::PIPE_BUF;
 /// How often a blocked writer looks whether it is to end, in milliseconds.
 const PATIENCE: libc::c_int = 20;
+/// How long the monitor waits for a reader of its own lines.
+const LINE_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest line that is kept together.
 const LONGEST_LINE: usize = 2048;
 /// How many bytes of input are read ahead.
@@ -57,12 +60,13 @@ impl Console {
         }
     }
 
-    /// Writes a line of the monitor's.
+    /// Writes a line of the monitor's, or gives up after a while: the monitor goes on although nobody reads.
     pub fn line(&self, text: &str) {
         let mut line = Vec::with_capacity(text.len() + 1);
         line.extend(text.as_bytes());
         line.push(b'\n');
-        self.write(&line, &|| false);
+        let begin = Instant::now();
+        self.write(&line, &|| begin.elapsed() >= LINE_PATIENCE);
     }
 
     /// Writes all of `bytes` with nothing of others between; gives up when `is_killed`.

@@ -28,8 +28,10 @@ pub type CvmTable = Table<Stream, Publication>;
 /// A vCPU's view of them.
 pub type CvmHandles = Handles<Stream, Publication>;
 
-/// How long uses of something revoked may take before portals among them are abandoned.
+/// How long uses of something that an ended cVM published may take before portals among them are abandoned.
 const GRACE: Duration = Duration::from_secs(1);
+/// The same for something that its owner takes back and whose portal is in the middle of the owner's data.
+const GRACE_OF_LIVING: Duration = Duration::from_secs(5);
 /// How long is waited in all.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often is looked.
@@ -123,8 +125,9 @@ impl Exchange {
         id: u64,
         receiver: &Receiver,
     ) -> Result<(), RegistryError> {
-        let peers =
-            self.until_drained(receiver, |timeout| self.registry.revoke(table, id, timeout))?;
+        let peers = self.until_drained(receiver, GRACE_OF_LIVING, |timeout| {
+            self.registry.revoke(table, id, timeout)
+        })?;
         self.notify_all(peers);
         Ok(())
     }
@@ -136,7 +139,7 @@ impl Exchange {
     ///
     /// [`RegistryError::StillInUse`]: then its memory has to stay.
     pub fn revoke_all(&self, table: &CvmTable, receiver: &Receiver) -> Result<(), RegistryError> {
-        let peers = self.until_drained(receiver, |timeout| {
+        let peers = self.until_drained(receiver, GRACE, |timeout| {
             self.registry.revoke_owner(table, timeout)
         })?;
         self.notify_all(peers);
@@ -146,6 +149,7 @@ impl Exchange {
     fn until_drained(
         &self,
         receiver: &Receiver,
+        grace: Duration,
         mut revoke: impl FnMut(Duration) -> Result<Vec<Owner>, RegistryError>,
     ) -> Result<Vec<Owner>, RegistryError> {
         let begin = Instant::now();
@@ -158,7 +162,7 @@ impl Exchange {
             if waited >= LIMIT {
                 return Err(error);
             }
-            if waited >= GRACE {
+            if waited >= grace {
                 for line in self.lines() {
                     if line.in_portal_of() == Some(receiver.number()) {
                         line.abandon_portal(receiver.number());

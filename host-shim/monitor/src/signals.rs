@@ -13,9 +13,21 @@ fn set() -> libc::sigset_t {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         for signal in ENDING {
-            libc::sigaddset(&mut set, signal);
+            if signal != libc::SIGHUP || !is_ignored(signal) {
+                libc::sigaddset(&mut set, signal);
+            }
         }
         set
+    }
+}
+
+/// Whether whoever started the monitor had the signal ignored, as `nohup` does.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: an all-zero sigaction is a valid one, and asking changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 

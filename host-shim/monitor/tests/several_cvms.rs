@@ -241,12 +241,48 @@ fn a_fault_of_one_leaves_the_others() {
 }
 
 #[test]
-fn many_cvms_run_at_once_and_give_their_memory_back() {
+fn many_cvms_run_at_once() {
     let mut deployment = Deployment::new();
     for number in 0..60 {
         deployment = deployment.cvm(&format!("c{number}"), &["timers"]);
     }
     deployment.run().expect(0);
+}
+
+#[test]
+fn memory_and_threads_of_cvms_that_ended_are_given_back() {
+    const ENDED: u64 = 20;
+    let mut deployment = Deployment::new();
+    for number in 0..ENDED {
+        let isolation = format!(
+            "wait: -1\nisolation: {{ base: {:#x}, size: 0x4000000 }}",
+            0x2000_0000 + number * 0x400_0000
+        );
+        let scenario = ["hello", "kernel_faults_early"][(number % 2) as usize];
+        deployment = deployment.cvm_with(&format!("c{number}"), &[scenario], &isolation);
+    }
+    let deployment = deployment.cvm("last", &["waits_for_power_button"]);
+    let mut running = deployment.start(Stdio::null());
+    running.wait_for_line("last: ready");
+    let process = format!("/proc/{}", running.child.id());
+    let maps = std::fs::read_to_string(format!("{process}/maps")).unwrap();
+    let last = 0x2000_0000 + ENDED * 0x400_0000;
+    let of_cvms: Vec<&str> = maps
+        .lines()
+        .filter(|line| {
+            let begin = line.split('-').next().unwrap();
+            (0x2000_0000..last).contains(&u64::from_str_radix(begin, 16).unwrap())
+        })
+        .collect();
+    assert!(of_cvms.is_empty(), "{of_cvms:#?}");
+    let threads: Vec<String> = std::fs::read_dir(format!("{process}/task"))
+        .unwrap()
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap())
+        .filter(|name| name.starts_with("cvm "))
+        .collect();
+    assert_eq!(threads, ["cvm last\n"]);
+    running.signal(libc::SIGTERM);
+    running.wait().expect(123);
 }
 
 #[test]

@@ -345,7 +345,7 @@ pub trait Processor {
     /// Forgets patches of what is no code any more.
     fn forget_code(&self, begin: u64, end: u64);
 
-    /// From now on system call instructions in `code` can be patched to jump to `entry`, by stubs in the `stubs_len` bytes at
+    /// To be called once. From now on system call instructions in `code` can be patched to jump to `entry`, by stubs in the `stubs_len` bytes at
     /// `stubs`. Returns whether it is so.
     fn set_patches(&self, stubs: u64, stubs_len: u64, code: Range<u64>, entry: u64) -> bool;
 

@@ -24,7 +24,6 @@
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::OnceLock;
 
 use capstream_abi::{GuestEntries, VcpuPage};
 use capstream_syscall_patch::PatchTable;
@@ -106,6 +105,8 @@ pub struct Own {
     pub in_full: bool,
     /// The kernel's timers, as the host numbers them.
     pub timers: [Option<i32>; TIMERS],
+    /// The patches in the cVM's programs, from the moment that its kernel can take system calls until it is left.
+    pub patches: Option<PatchTable>,
     /// What a portal that was left did.
     pub portal_fault: Option<FaultReport>,
     /// Why the cVM is left.
@@ -137,8 +138,6 @@ pub struct Context {
     kick: i32,
     /// The vCPU page, by a mapping that belongs to the monitor and stays when the cVM's range is gone.
     page: SharedPage,
-    /// The patches in the cVM's programs, from the moment that its kernel can take system calls.
-    pub patches: OnceLock<PatchTable>,
     /// What answers hostcalls while the thread runs.
     pub calls: UnsafeCell<Option<*const dyn Hostcalls>>,
 }
@@ -165,7 +164,6 @@ impl Context {
             pid: std::process::id() as i32,
             kick,
             page,
-            patches: OnceLock::new(),
             calls: UnsafeCell::new(None),
         }
     }

@@ -23,6 +23,11 @@ impl Native<'_> {
         self.context.own.get()
     }
 
+    fn patches(&self) -> Option<&PatchTable> {
+        // SAFETY: only this thread uses `own`; the patches are set once, before anybody asks for them.
+        unsafe { (*self.own()).patches.as_ref() }
+    }
+
     fn timer(&self, id: u64) -> Option<i32> {
         let id = usize::try_from(id).ok()?;
         // SAFETY: only this thread uses `own`, and no handler changes the timers.
@@ -197,7 +202,7 @@ impl Processor for Native<'_> {
     }
 
     fn patch_syscall(&self, ip: u64) -> i64 {
-        match self.context.patches.get() {
+        match self.patches() {
             Some(patches) => match patches.patch(ip) {
                 Ok(_) => 0,
                 Err(error) => {
@@ -213,14 +218,12 @@ impl Processor for Native<'_> {
         let Some(direction) = Direction::from_number(direction) else {
             return -i64::from(libc::EINVAL);
         };
-        self.context
-            .patches
-            .get()
+        self.patches()
             .map_or(ip, |patches| patches.translate(ip, direction)) as i64
     }
 
     fn forget_code(&self, begin: u64, end: u64) {
-        if let Some(patches) = self.context.patches.get() {
+        if let Some(patches) = self.patches() {
             patches.forget(begin, end);
         }
     }
@@ -236,7 +239,12 @@ impl Processor for Native<'_> {
         // only vCPU is in a hostcall.
         let table = unsafe { PatchTable::new(stubs as *mut u8, stubs_len as usize, code, entry) };
         match table {
-            Ok(table) => self.context.patches.set(table).is_ok(),
+            Ok(table) => {
+                // SAFETY: only this thread uses `own`, and handlers read the patches in mode Guest only. There are none yet: the
+                // entries, which come before them, are set once.
+                unsafe { (*self.own()).patches = Some(table) };
+                true
+            }
             Err(error) => {
                 tracing::warn!(%error, "system calls of programs will not be patched, so they are slow");
                 false

@@ -398,10 +398,10 @@ impl Vcpu<'_> {
                 self.trap_to_kernel(entries.trap_user, trap, interrupted);
             }
             (_, libc::SIGILL) => {
-                let resume = self
-                    .context
-                    .patches
-                    .get()
+                // SAFETY: only this thread uses `own`, and it changes the patches in mode Host.
+                let patches = unsafe { &(*self.own).patches };
+                let resume = patches
+                    .as_ref()
                     .and_then(|patches| patches.on_invalid_opcode(pc));
                 match resume {
                     Some(resume) => interrupted.set_rip(resume),

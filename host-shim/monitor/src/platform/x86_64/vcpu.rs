@@ -69,6 +69,7 @@ impl NativeVcpu {
             entries: None,
             in_full: false,
             timers: [None; TIMERS],
+            patches: None,
             portal_fault: None,
             leaving: Leaving::Killed,
             polling: platform.polling(),
@@ -158,6 +159,7 @@ impl Prepared<'_> {
             previous_stack,
             _signal_stack: signal_stack,
         };
+        context.started();
         // SAFETY: system calls outside the host's own code become signals, for this thread only.
         let dispatch = unsafe {
             libc::prctl(
@@ -175,7 +177,6 @@ impl Prepared<'_> {
                 remedy: "use Linux 5.11 or later with CONFIG_GENERIC_ENTRY, or a sandbox that allows prctl(PR_SET_SYSCALL_USER_DISPATCH)",
             });
         }
-        context.started();
         Ok(prepared)
     }
 }
@@ -230,7 +231,10 @@ impl Vcpu for NativeVcpu {
         // SAFETY: only this thread uses these.
         let leaving = unsafe {
             *self.context.calls.get() = None;
-            (*self.context.own.get()).leaving
+            let own = self.context.own.get();
+            // Others may keep the context for long, and the memory that was patched goes.
+            (*own).patches = None;
+            (*own).leaving
         };
         drop(prepared);
         Ok(match leaving {
