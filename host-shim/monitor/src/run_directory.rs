@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The folder that a run leaves its kernel logs in.
 //!
-//! By default `$XDG_STATE_HOME/capstream/<seconds since 1970>-<process>`; the newest [`KEPT`] of them stay.
+//! By default `$XDG_STATE_HOME/capstream/<seconds since 1970>-<process>`; the newest 20 of them stay.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
