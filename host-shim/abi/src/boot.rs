@@ -103,12 +103,24 @@ impl Layout {
         if !base.is_multiple_of(PAGE) || !size.is_multiple_of(PAGE) {
             return None;
         }
-        let Some(end) = base.checked_add(size) else { return None };
-        let Some(image_size) = image_size.checked_next_multiple_of(PAGE) else { return None };
-        let Some(boot) = base.checked_add(image_size) else { return None };
-        let Some(ram_begin) = boot.checked_add(3 * PAGE + PORTAL_STACKS * PORTAL_STACK_SIZE) else { return None };
-        let Some(ram_end) = end.checked_sub(PATCH_AREA) else { return None };
-        let Some(least) = ram_begin.checked_add(min_ram) else { return None };
+        let Some(end) = base.checked_add(size) else {
+            return None;
+        };
+        let Some(image_size) = image_size.checked_next_multiple_of(PAGE) else {
+            return None;
+        };
+        let Some(boot) = base.checked_add(image_size) else {
+            return None;
+        };
+        let Some(ram_begin) = boot.checked_add(3 * PAGE + PORTAL_STACKS * PORTAL_STACK_SIZE) else {
+            return None;
+        };
+        let Some(ram_end) = end.checked_sub(PATCH_AREA) else {
+            return None;
+        };
+        let Some(least) = ram_begin.checked_add(min_ram) else {
+            return None;
+        };
         if ram_end < least {
             return None;
         }

@@ -39,7 +39,8 @@ pub const TRANSLATE_TO_PATCHED: u64 = 1;
 /// Arguments: the cookie given at [`Hostcall::StreamAdvertise`]; the operation ([`CALL_DELIVER`], [`CALL_QUERY`]); the length of
 /// the sender's message in bytes; a number that names the sender; the gate to call the monitor through while the portal runs.
 /// It may not sleep, take a lock of its kernel or look at the current task.
-pub type Portal = unsafe extern "C" fn(cookie: usize, op: u64, len: u64, sender: u64, gate: usize) -> i64;
+pub type Portal =
+    unsafe extern "C" fn(cookie: usize, op: u64, len: u64, sender: u64, gate: usize) -> i64;
 
 /// What [`Hostcall::FileProbe`] tells about a published range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
