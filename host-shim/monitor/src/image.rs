@@ -9,6 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use capstream_abi::boot::PAGE;
 use object::elf::{self, FileHeader64, ProgramHeader64, Relr64};
@@ -96,6 +97,8 @@ impl Segment {
 pub struct Image {
     path: PathBuf,
     file: File,
+    /// When the file was last changed, at the time it was checked.
+    modified: Option<SystemTime>,
     entry: u64,
     size: u64,
     /// Ascending; they share no page.
@@ -158,6 +161,7 @@ impl Image {
         .map_err(wrong)?;
         Ok(Image {
             path: path.to_owned(),
+            modified: metadata.modified().ok(),
             file,
             entry: parsed.entry,
             size: parsed.size,
@@ -166,6 +170,12 @@ impl Image {
             relocations: parsed.relocations,
             additions: parsed.additions,
         })
+    }
+
+    /// Whether the file was written to since it was checked. A cVM then runs a mixture of what it was and is.
+    pub fn was_changed(&self) -> bool {
+        let now = self.file.metadata().and_then(|now| now.modified()).ok();
+        now != self.modified
     }
 
     /// The file it came from.

@@ -89,6 +89,7 @@ pub struct Supervisor {
     /// By their number in the deployment.
     running: BTreeMap<usize, Cvm>,
     names: Vec<String>,
+    images: Vec<Arc<Image>>,
     outcomes: BTreeMap<usize, Outcome>,
     phase: Phase,
     events: Events<Event>,
@@ -224,6 +225,7 @@ impl Supervisor {
             timings,
             running: BTreeMap::new(),
             names: plan.iter().map(|(spec, ..)| spec.name.clone()).collect(),
+            images: plan.iter().map(|(.., image)| Arc::clone(image)).collect(),
             outcomes: BTreeMap::new(),
             phase: Phase::Running,
             events,
@@ -236,8 +238,6 @@ impl Supervisor {
             }
             supervisor.start(index, spec, config, image);
         }
-        // What is not running any more by now does not need its image for another.
-        drop(plan);
         if supervisor.phase == Phase::Running && supervisor.environment.verbose {
             supervisor.environment.console.line("ALL cVMs loaded");
         }
@@ -405,6 +405,16 @@ impl Supervisor {
         let quiet = outcome.is_success() || (plain && self.environment.single);
         if !quiet || self.environment.verbose {
             eprintln!("monitor: cVM `{name}`: {outcome}");
+        }
+        let broken = matches!(outcome, Outcome::Panicked | Outcome::Faulted(_));
+        if broken
+            && let Some(image) = self.images.get(index)
+            && image.was_changed()
+        {
+            eprintln!(
+                "monitor: {} was written to while the cVM ran, which may be why; replace it by renaming instead",
+                image.path().display()
+            );
         }
         if matches!(
             outcome,

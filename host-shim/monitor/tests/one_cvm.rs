@@ -55,6 +55,23 @@ fn panic_shows_the_last_lines_of_the_log() {
 }
 
 #[test]
+fn a_runtime_that_changes_under_a_cvm_is_named_as_the_reason() {
+    let deployment = Deployment::of(&["echoes"]);
+    let image = deployment.folder().join("runtime");
+    std::fs::copy(support::guest(), &image).unwrap();
+    let deployment = deployment.runtime(&image);
+    let mut running = deployment.start(std::process::Stdio::piped());
+    running.write("it runs\n");
+    running.wait_for_line("it runs");
+    // All of it, so that the next instruction is none.
+    let len = std::fs::metadata(&image).unwrap().len() as usize;
+    std::fs::write(&image, vec![0xf4; len]).unwrap();
+    running.write("!");
+    let ended = running.wait().expect(123);
+    assert!(ended.err.contains("runtime was written to"), "{ended:?}");
+}
+
+#[test]
 fn boot_page_describes_the_machine() {
     let ended = Deployment::of(&["boot_page"])
         .option("--kernel-args=quiet loglevel=3")
