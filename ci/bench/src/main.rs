@@ -95,7 +95,22 @@ fn machine() -> Value {
         "processor": processor,
         "processors": std::thread::available_parallelism().map(usize::from).ok(),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "load_before": load(),
     })
+}
+
+/// How many tasks wanted a processor during the last minute.
+fn load() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Says so when other work disturbs what is measured here.
+fn warn_of_load() {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    if let Some(load) = load().filter(|load| *load > processors / 2.0) {
+        eprintln!("warning: the machine has other work (load {load}): the results will vary");
+    }
 }
 
 fn run() -> Result<(), BenchError> {
@@ -107,13 +122,15 @@ fn run() -> Result<(), BenchError> {
     fs::create_dir_all(&session.environment.output).map_err(BenchError::host(
         session.environment.output.display().to_string(),
     ))?;
+    warn_of_load();
+    let machine = machine();
     let mut results = Vec::new();
     for (_, measure) in options.groups {
         let group = measure(&session)?;
         println!("{}", group.table());
         results.push(group.json());
     }
-    let all = json!({ "machine": machine(), "runs": options.runs, "groups": results });
+    let all = json!({ "machine": machine, "runs": options.runs, "groups": results });
     fs::write(&options.output, format!("{all:#}\n")).map_err(|source| BenchError::Output {
         path: options.output.clone(),
         source,

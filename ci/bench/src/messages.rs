@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages between two cVMs against pipes and UNIX sockets between two processes, and against a copy in memory.
+//!
+//! cVMs run wherever the host's scheduler puts them. How fast two processes are depends much on whether it puts them on one processor, where a wake-up
+//! costs little, or on two: each of the two rivals is measured both ways, and the better counts.
 
 use std::hint::black_box;
 use std::io;
@@ -9,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use capstream_e2e::{Cvm, Outcome, Running};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::error::BenchError;
 use crate::report::{Aim, Group, Measurement, Samples, Unit};
@@ -76,8 +80,44 @@ struct Sides {
     receive: Outcome,
 }
 
+/// Where the two processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placement {
+    /// Wherever the scheduler puts them.
+    Anywhere,
+    /// Both on the first processor of those that are allowed.
+    OneProcessor,
+}
+
+impl Placement {
+    const ALL: [Placement; 2] = [Placement::Anywhere, Placement::OneProcessor];
+
+    /// Does something with the calling thread so placed, and with it the processes that it starts.
+    fn with<T>(self, act: impl FnOnce() -> Result<T, BenchError>) -> Result<T, BenchError> {
+        if self == Placement::Anywhere {
+            return act();
+        }
+        let refused =
+            |error: rustix::io::Errno| BenchError::host("sched_setaffinity")(error.into());
+        let allowed = sched_getaffinity(None).map_err(refused)?;
+        let mut one = CpuSet::new();
+        if let Some(first) = (0..CpuSet::MAX_CPU).find(|&processor| allowed.is_set(processor)) {
+            one.set(first);
+        }
+        sched_setaffinity(None, &one).map_err(refused)?;
+        let result = act();
+        sched_setaffinity(None, &allowed).map_err(refused)?;
+        result
+    }
+}
+
 /// Runs both sides as processes of the host.
-fn host(session: &Session, way: Way, arguments: &[String]) -> Result<Sides, BenchError> {
+fn host(
+    session: &Session,
+    way: Way,
+    placement: Placement,
+    arguments: &[String],
+) -> Result<Sides, BenchError> {
     let start = |program: &str, (input, output): (OwnedFd, OwnedFd)| {
         let mut command = Command::new(session.program(program));
         command
@@ -88,8 +128,10 @@ fn host(session: &Session, way: Way, arguments: &[String]) -> Result<Sides, Benc
         Running::from_command(command, &session.environment.output)
     };
     let [left, right] = way.ends().map_err(BenchError::host(way.name()))?;
-    let receive = start("bench_recv", left)?;
-    let send = start("bench_send", right)?;
+    let (receive, send) = placement.with(|| {
+        let receive = start("bench_recv", left)?;
+        Ok((receive, start("bench_send", right)?))
+    })?;
     Ok(Sides {
         send: well(send.finish(LIMIT)?, "bench_send")?,
         receive: well(receive.finish(LIMIT)?, "bench_recv")?,
@@ -150,19 +192,15 @@ pub fn times(session: &Session) -> Result<Group, BenchError> {
             round_trip.push(result(&outcome, "bench_send", "round_trip", "median_ns")?);
         }
         for (way, one_way, round_trip) in &mut theirs {
-            let sides = host(session, *way, &arguments)?;
-            one_way.push(result(
-                &sides.receive,
-                "bench_recv",
-                "one_way",
-                "median_ns",
-            )?);
-            round_trip.push(result(
-                &sides.send,
-                "bench_send",
-                "round_trip",
-                "median_ns",
-            )?);
+            let mut best = (f64::INFINITY, f64::INFINITY);
+            for placement in Placement::ALL {
+                let sides = host(session, *way, placement, &arguments)?;
+                let one_way = result(&sides.receive, "bench_recv", "one_way", "median_ns")?;
+                let round_trip = result(&sides.send, "bench_send", "round_trip", "median_ns")?;
+                best = (best.0.min(one_way), best.1.min(round_trip));
+            }
+            one_way.push(best.0);
+            round_trip.push(best.1);
         }
     }
     session.progress_end();
@@ -228,7 +266,11 @@ pub fn streams(session: &Session) -> Result<Group, BenchError> {
                 samples.push(rate(&cvms(session, mode, &arguments)?)?);
             }
             for (way, samples) in &mut theirs {
-                samples.push(rate(&host(session, *way, &arguments)?.send)?);
+                let mut best = 0.0_f64;
+                for placement in Placement::ALL {
+                    best = best.max(rate(&host(session, *way, placement, &arguments)?.send)?);
+                }
+                samples.push(best);
             }
             copied.push(memcpy(size, total));
         }
