@@ -178,7 +178,7 @@ fn open_and_load(native: &dyn Platform, bytes: &[u8]) -> Result<(), ImageError> 
     let space = native
         .reserve(Placement::Anywhere, image.size() + PAGE)
         .unwrap();
-    image.load(&*space, space.begin())?;
+    image.load(&*space)?;
     // What is behind the image is nobody's.
     let mut behind = [0; 64];
     space

@@ -4,17 +4,23 @@
 //! A platform is a folder beside this file that implements [`Platform`], [`AddressSpace`] and [`Vcpu`], and one line in
 //! [`by_name`]. Nothing above this module knows which platform it works with.
 //!
-//! Addresses are those that the cVM's code uses. Whoever calls has checked them against a capability: a platform keeps no
-//! bounds of its own, but an access that the memory's protection forbids is an error and never a fault of the monitor.
+//! Addresses are the monitor's. What a cVM's code calls them, its [`Addressing`] tells. Whoever calls has checked them against a
+//! capability; an access that the memory's protection forbids is an error and never a fault of the monitor.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use capstream_abi::{GuestEntries, Layout};
+use capstream_capability::Capability;
 
+use crate::sealed_set::SealedSet;
+
+mod addressing;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
+
+pub use addressing::Addressing;
 
 /// Names that [`by_name`] knows, the default first.
 pub const NAMES: &[&str] = &["x86_64"];
@@ -133,11 +139,11 @@ pub trait Platform: Send + Sync {
     /// Its name, one of [`NAMES`].
     fn name(&self) -> &'static str;
 
-    /// What the image of a cVM whose range begins at `base` is relocated to.
-    fn relocation_base(&self, base: u64) -> u64;
-
     /// The machine that images are made for, as `e_machine` of ELF, and the type of its relative relocation.
     fn machine(&self) -> (u16, u32);
+
+    /// Bytes of the instruction that programs make system calls with.
+    fn system_call_len(&self) -> u64;
 
     /// The vector registers that programs can use.
     fn vector_state(&self) -> VectorState;
@@ -153,15 +159,16 @@ pub trait Platform: Send + Sync {
         size: u64,
     ) -> Result<Arc<dyn AddressSpace>, PlatformError>;
 
-    /// Makes the vCPU of a cVM whose image is in place. `image_end` is the byte after the image.
+    /// Makes the vCPU of a cVM whose image is in place. Its code is entered with `set`, where the processor knows capabilities.
     ///
     /// # Errors
     ///
-    /// [`PlatformError::TooManyVcpus`], [`PlatformError::Host`].
+    /// [`PlatformError::TooManyVcpus`], [`PlatformError::RangeUnusable`], [`PlatformError::Host`].
     fn vcpu(
         &self,
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
+        set: &SealedSet,
     ) -> Result<Box<dyn Vcpu>, PlatformError>;
 
     /// Starts work that cVMs would otherwise wait for later. To be called when the first of them has been started.
@@ -186,6 +193,9 @@ pub trait AddressSpace: Send + Sync {
 
     /// Byte after it.
     fn end(&self) -> u64;
+
+    /// How code in it calls its addresses.
+    fn addressing(&self) -> Addressing;
 
     /// Copies to `buffer`.
     ///
@@ -283,6 +293,12 @@ pub struct PortalCall {
     pub stack: u64,
     /// Whose it is, unique for all time.
     pub owner: u64,
+    /// First byte that its owner may touch.
+    pub begin: u64,
+    /// Byte after the last one.
+    pub end: u64,
+    /// The object type of its owner's sealed capabilities.
+    pub object_type: u64,
 }
 
 /// Why a portal did not return.
@@ -382,8 +398,39 @@ pub struct FaultReport {
     pub address: u64,
     /// The stack pointer.
     pub sp: u64,
-    /// The general registers, in the platform's order.
-    pub registers: [u64; 16],
+    /// The general registers.
+    pub registers: Registers,
+    /// What a capability did not allow, if that was it.
+    pub capability: Option<CapabilityFault>,
+}
+
+/// How many general registers a processor has at the most.
+pub const REGISTERS: usize = 32;
+
+/// General registers, each with its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// The names, in the processor's order.
+    pub names: &'static [&'static str],
+    /// The values, in the same order; what has no name is not there.
+    pub values: [u64; REGISTERS],
+}
+
+/// What a capability did not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapabilityFault {
+    /// Why, as the processor numbers it.
+    pub cause: u64,
+    /// Why, in words.
+    pub what: &'static str,
+    /// The register that held the capability.
+    pub register: &'static str,
+    /// What it held.
+    pub held: Capability,
+    /// What its code could be fetched by.
+    pub code: Capability,
+    /// What its integer addresses went through.
+    pub data: Capability,
 }
 
 impl fmt::Display for FaultReport {
@@ -402,9 +449,23 @@ impl fmt::Display for FaultReport {
             "{what} (signal {}, code {}) at {:#x}, address {:#x}, stack {:#x}",
             self.signal, self.code, self.pc, self.address, self.sp
         )?;
-        for (index, value) in self.registers.iter().enumerate() {
+        if let Some(fault) = &self.capability {
+            write!(
+                f,
+                "\n    capability exception: cause {:#x} ({}), register {}, pc {:#x}\n    {}\n    {}\n    {}",
+                fault.cause,
+                fault.what,
+                fault.register,
+                self.pc,
+                fault.held.named(fault.register),
+                fault.code.named("pcc"),
+                fault.data.named("ddc"),
+            )?;
+        }
+        let Registers { names, values } = &self.registers;
+        for (index, (name, value)) in names.iter().zip(values).enumerate() {
             let separator = if index % 4 == 0 { "\n    " } else { " " };
-            write!(f, "{separator}r{index:<2} {value:016x}")?;
+            write!(f, "{separator}{name:<3} {value:016x}")?;
         }
         Ok(())
     }

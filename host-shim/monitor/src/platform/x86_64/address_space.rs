@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::host::ADDRESS_END;
 use super::trampoline::capstream_copy;
-use crate::platform::{AddressSpace, Fault, Placement, PlatformError, Protection};
+use crate::platform::{AddressSpace, Addressing, Fault, Placement, PlatformError, Protection};
 
 const PAGE: u64 = 4096;
 /// Ranges that are placed anywhere begin at a multiple of this.
@@ -180,6 +180,10 @@ impl AddressSpace for NativeSpace {
 
     fn end(&self) -> u64 {
         self.begin + self.len
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::same(self.begin)
     }
 
     fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Fault> {

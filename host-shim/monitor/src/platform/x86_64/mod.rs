@@ -19,6 +19,7 @@ use capstream_abi::Layout;
 use capstream_syscall_patch::PatchTable;
 
 use super::{AddressSpace, Fault, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
+use crate::sealed_set::SealedSet;
 
 mod address_space;
 mod context;
@@ -106,12 +107,12 @@ impl Platform for NativeX86 {
         NAME
     }
 
-    fn relocation_base(&self, base: u64) -> u64 {
-        base
-    }
-
     fn machine(&self) -> (u16, u32) {
         (object::elf::EM_X86_64, object::elf::R_X86_64_RELATIVE)
+    }
+
+    fn system_call_len(&self) -> u64 {
+        2
     }
 
     fn vector_state(&self) -> VectorState {
@@ -134,6 +135,7 @@ impl Platform for NativeX86 {
         &self,
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
+        _set: &SealedSet,
     ) -> Result<Box<dyn Vcpu>, PlatformError> {
         Ok(Box::new(NativeVcpu::new(self, space, layout)?))
     }
