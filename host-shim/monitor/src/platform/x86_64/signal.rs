@@ -18,8 +18,8 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 
-use capstream_abi::vcpu::TrapRegisters;
-use capstream_abi::{TrapFrame, TrapKind, irq};
+use capstream_abi::x86_64::{TrapFrame, TrapRegisters};
+use capstream_abi::{TrapKind, irq};
 
 use super::context::{
     ATTENTION_ABANDON, ATTENTION_KILL, Context, Leaving, MODE_GUEST, MODE_PORTAL, Own,
