@@ -18,7 +18,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use capstream_abi::boot::{PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
+use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
 use capstream_abi::{Layout, irq};
 use capstream_capability::{CapabilityError, RegistryError};
 use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
@@ -170,7 +170,7 @@ impl Cvm {
 
 /// What the range of an image needs beside memory for the kernel.
 fn overhead(image: &Image) -> u64 {
-    image.size() + 3 * PAGE + PORTAL_STACKS * PORTAL_STACK_SIZE + PATCH_AREA
+    image.size() + HEAD + PORTAL_STACKS * PORTAL_STACK_SIZE + PATCH_AREA
 }
 
 /// Puts a cVM together and starts it. `tell` makes what is sent to `events` of its end.
@@ -349,6 +349,7 @@ fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError
             len,
         )?
     }
+    .without(addressing.to_code(layout.boot)..addressing.to_code(layout.ram_begin))?
     .with_plain_part(addressing.to_code(layout.ram_begin)..addressing.to_code(layout.ram_end))?;
     let line = Arc::clone(parts.receiver.line());
     let interrupt = Arc::new(move || line.raise(irq::VIRTIO_FIRST));

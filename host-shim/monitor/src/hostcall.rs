@@ -204,9 +204,7 @@ impl CvmCalls {
                 let destination = transfer
                     .authority
                     .check_store(transfer.addressing.to_monitor(destination), len)?;
-                self.parts
-                    .platform
-                    .copy(destination.base(), source.base(), len)?;
+                processor.copy(destination.base(), source.base(), len)?;
                 Ok(0)
             }
             Hostcall::Wake => {
@@ -251,7 +249,7 @@ impl CvmCalls {
             addressing: receiver.addressing(),
             owner: receiver.owner().index(),
         }));
-        let result = processor.call_portal(&PortalCall {
+        let call = PortalCall {
             function: portal.function,
             cookie: portal.cookie,
             operation,
@@ -260,10 +258,8 @@ impl CvmCalls {
             sender: self.parts.receiver.number() << 32 | (handle & u64::from(u32::MAX)),
             stack: stack.top(),
             owner: receiver.number(),
-            begin: receiver.authority().base(),
-            end: u64::try_from(receiver.authority().top()).unwrap_or(u64::MAX),
-            object_type: receiver.object_type(),
-        });
+        };
+        let result = processor.call_portal(&call, &**receiver.line());
         self.transfer.set(None);
         drop(stack);
         drop(in_flight);
@@ -570,9 +566,7 @@ impl CvmCalls {
                 return Err(Errno(libc::EINTR));
             }
             let len = (source.length() - done).min(PIECE);
-            self.parts
-                .platform
-                .copy(destination.base() + done, source.base() + done, len)?;
+            processor.copy(destination.base() + done, source.base() + done, len)?;
             done += len;
         }
         Ok(done as i64)
@@ -695,10 +689,13 @@ impl CvmCalls {
             return Err(Errno(libc::EFAULT));
         }
         if len > 0 {
-            self.parts.space.discard(pages.base(), len).map_err(|error| {
-                tracing::warn!(cvm = self.parts.name, %error, "memory was not discarded");
-                Errno(libc::EIO)
-            })?;
+            self.parts
+                .space
+                .discard(pages.base(), len)
+                .map_err(|error| {
+                    tracing::warn!(cvm = self.parts.name, %error, "memory was not discarded");
+                    Errno(libc::EIO)
+                })?;
         }
         Ok(0)
     }

@@ -8,8 +8,6 @@ use capstream_abi::Layout;
 use capstream_abi::boot::{PAGE, PORTAL_STACK_SIZE, PORTAL_STACKS};
 use capstream_capability::{Capability, Owner};
 
-use crate::sealed_set::object_type;
-
 use crate::platform::{
     AddressSpace, Addressing, FaultReport, PlatformError, Processor, Protection, VcpuLine,
 };
@@ -85,12 +83,6 @@ impl Receiver {
     #[inline]
     pub fn line(&self) -> &Arc<dyn VcpuLine> {
         &self.line
-    }
-
-    /// The object type of its sealed capabilities.
-    #[inline]
-    pub fn object_type(&self) -> u64 {
-        object_type(self.owner)
     }
 
     /// Its stacks for portals.

@@ -31,13 +31,17 @@ impl Addressing {
     /// The monitor's address for one of the code's. One that is not in the range is none of the range's afterwards either.
     #[inline]
     pub const fn to_monitor(self, address: u64) -> u64 {
-        address.wrapping_sub(self.code_base).wrapping_add(self.begin)
+        address
+            .wrapping_sub(self.code_base)
+            .wrapping_add(self.begin)
     }
 
     /// The code's address for one of the monitor's.
     #[inline]
     pub const fn to_code(self, address: u64) -> u64 {
-        address.wrapping_sub(self.begin).wrapping_add(self.code_base)
+        address
+            .wrapping_sub(self.begin)
+            .wrapping_add(self.code_base)
     }
 }
 

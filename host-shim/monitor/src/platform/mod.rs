@@ -7,6 +7,7 @@
 //! Addresses are the monitor's. What a cVM's code calls them, its [`Addressing`] tells. Whoever calls has checked them against a
 //! capability; an access that the memory's protection forbids is an error and never a fault of the monitor.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use capstream_capability::Capability;
 use crate::sealed_set::SealedSet;
 
 mod addressing;
+mod host_range;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
@@ -174,14 +176,6 @@ pub trait Platform: Send + Sync {
     /// Starts work that cVMs would otherwise wait for later. To be called when the first of them has been started.
     fn prepare_in_background(&self);
 
-    /// Copies `len` bytes from `source` to `destination`, both in address spaces of this platform, which exist for as long as this
-    /// takes. Works without the monitor's own thread state: see [`Hostcalls::light`].
-    ///
-    /// # Errors
-    ///
-    /// [`Fault`]; a part may have been copied.
-    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault>;
-
     /// Nanoseconds of a clock that never goes back. Works without the monitor's own thread state.
     fn now_ns(&self) -> u64;
 }
@@ -273,6 +267,9 @@ pub trait VcpuLine: Send + Sync {
 
     /// Whose portal the vCPU runs now, if any.
     fn in_portal_of(&self) -> Option<u64>;
+
+    /// Itself, for the platform that made it.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// A portal to run, all addresses in its owner's range.
@@ -293,12 +290,6 @@ pub struct PortalCall {
     pub stack: u64,
     /// Whose it is, unique for all time.
     pub owner: u64,
-    /// First byte that its owner may touch.
-    pub begin: u64,
-    /// Byte after the last one.
-    pub end: u64,
-    /// The object type of its owner's sealed capabilities.
-    pub object_type: u64,
 }
 
 /// Why a portal did not return.
@@ -318,15 +309,23 @@ pub trait Processor {
     /// Whether somebody wants the vCPU to end; long hostcalls look.
     fn is_killed(&self) -> bool;
 
-    /// Runs a portal, see [`capstream_abi::Portal`]; its hostcalls come to the same [`Hostcalls`].
+    /// Runs a portal of the cVM behind `owner`, see [`capstream_abi::Portal`]; its hostcalls come to the same [`Hostcalls`].
     ///
     /// # Errors
     ///
     /// [`PortalFailure`]: it was left where it was.
-    fn call_portal(&self, call: &PortalCall) -> Result<i64, PortalFailure>;
+    fn call_portal(&self, call: &PortalCall, owner: &dyn VcpuLine) -> Result<i64, PortalFailure>;
 
     /// What the last portal that [`PortalFailure::Faulted`] did.
     fn take_portal_fault(&self) -> Option<FaultReport>;
+
+    /// Copies `len` bytes from `source` to `destination`, both in address spaces of this platform, which exist for as long as this
+    /// takes. Works without the monitor's own thread state: see [`Hostcalls::light`].
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]; a part may have been copied.
+    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault>;
 
     /// Gives the processor the entries of the cVM's kernel. Returns false when it has them already.
     fn set_entries(&self, entries: &GuestEntries) -> bool;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Once};
 use capstream_abi::Layout;
 use capstream_syscall_patch::PatchTable;
 
-use super::{AddressSpace, Fault, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
+use super::{AddressSpace, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
 use crate::sealed_set::SealedSet;
 
 mod address_space;
@@ -34,6 +34,8 @@ mod thunk;
 mod timer;
 mod trampoline;
 mod vcpu;
+
+pub use address_space::copy;
 
 use address_space::NativeSpace;
 use context::Polling;
@@ -145,11 +147,6 @@ impl Platform for NativeX86 {
         if self.host.processors > 1 {
             ONCE.call_once(prepare_patches);
         }
-    }
-
-    #[inline]
-    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault> {
-        address_space::copy(destination, source, len)
     }
 
     #[inline]

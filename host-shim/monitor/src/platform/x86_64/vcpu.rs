@@ -119,6 +119,10 @@ impl VcpuLine for Context {
     fn in_portal_of(&self) -> Option<u64> {
         Context::in_portal_of(self)
     }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
 }
 
 /// What a thread is changed back to when it stops being a vCPU's.
