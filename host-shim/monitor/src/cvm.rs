@@ -223,7 +223,7 @@ pub fn start<E: Send + 'static>(
     let set = sealed_set(&authority, object_type(table.owner()), spec.clean_room)
         .map_err(CvmError::SealedSet)?;
     PortalStacks::guard(&*space, &layout)?;
-    let vcpu = platform.vcpu(&space, &layout, &set)?;
+    let vcpu = platform.vcpu(&space, &layout, &set, layout.base + image.entry())?;
 
     let receiver = Arc::new(Receiver::new(
         table.owner(),
@@ -271,8 +271,7 @@ pub fn start<E: Send + 'static>(
         .and_then(|()| {
             timings.record(Event::Loaded);
             drop(space);
-            let entry = layout.base + image.entry();
-            spawn(index, entry, vcpu, parts, events, tell)
+            spawn(index, vcpu, parts, events, tell)
         });
     let thread = prepared.inspect_err(|_| {
         // It has a number, which is nobody's any more.
@@ -359,7 +358,6 @@ fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError
 
 fn spawn<E: Send + 'static>(
     index: usize,
-    entry: u64,
     vcpu: Box<dyn Vcpu>,
     parts: Parts,
     events: Sender<E>,
@@ -369,7 +367,7 @@ fn spawn<E: Send + 'static>(
         .name(format!("cvm {}", parts.name))
         .stack_size(THREAD_STACK)
         .spawn(move || {
-            let end = run(index, entry, vcpu, parts);
+            let end = run(index, vcpu, parts);
             // Nobody listens when the monitor is ending.
             let _ = events.send(tell(end));
         })
@@ -377,13 +375,13 @@ fn spawn<E: Send + 'static>(
 }
 
 /// A cVM's thread.
-fn run(index: usize, entry: u64, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
+fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
     let boot = parts.layout.boot;
     let receiver = Arc::clone(&parts.receiver);
     let timings = Arc::clone(&parts.timings);
     let calls = CvmCalls::new(parts);
     timings.record(Event::Entered);
-    let ended = vcpu.run(entry, boot, &calls);
+    let ended = vcpu.run(boot, &calls);
     timings.record(Event::Ended);
     let (said, parts) = calls.finish();
     let outcome = match ended {

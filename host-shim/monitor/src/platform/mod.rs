@@ -14,10 +14,13 @@ use std::sync::Arc;
 
 use capstream_abi::{GuestEntries, Layout};
 use capstream_capability::Capability;
+use capstream_hart::Isa;
 
 use crate::sealed_set::SealedSet;
+use cheri_riscv64::CheriRiscv64;
 
 mod addressing;
+pub mod cheri_riscv64;
 mod host_range;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
@@ -25,7 +28,7 @@ pub mod x86_64;
 pub use addressing::Addressing;
 
 /// Names that [`by_name`] knows, the default first.
-pub const NAMES: &[&str] = &["x86_64"];
+pub const NAMES: &[&str] = &["x86_64", cheri_riscv64::NAME_V8, cheri_riscv64::NAME_V9];
 
 /// Why a platform could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +147,9 @@ pub trait Platform: Send + Sync {
     /// The machine that images are made for, as `e_machine` of ELF, and the type of its relative relocation.
     fn machine(&self) -> (u16, u32);
 
+    /// What follows the names of runtime images for it, where nobody names one.
+    fn runtime_suffix(&self) -> &'static str;
+
     /// Bytes of the instruction that programs make system calls with.
     fn system_call_len(&self) -> u64;
 
@@ -161,7 +167,7 @@ pub trait Platform: Send + Sync {
         size: u64,
     ) -> Result<Arc<dyn AddressSpace>, PlatformError>;
 
-    /// Makes the vCPU of a cVM whose image is in place. Its code is entered with `set`, where the processor knows capabilities.
+    /// Makes the vCPU of a cVM whose image is in place and is entered at `entry`; with `set`, where the processor knows capabilities.
     ///
     /// # Errors
     ///
@@ -171,6 +177,7 @@ pub trait Platform: Send + Sync {
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
         set: &SealedSet,
+        entry: u64,
     ) -> Result<Box<dyn Vcpu>, PlatformError>;
 
     /// Starts work that cVMs would otherwise wait for later. To be called when the first of them has been started.
@@ -241,17 +248,12 @@ pub trait Vcpu: Send {
     /// How others reach it.
     fn line(&self) -> Arc<dyn VcpuLine>;
 
-    /// Runs the cVM from `entry` on, with `boot` as its argument, until it ends.
+    /// Runs the cVM from its entry on, with `boot` as its argument, until it ends.
     ///
     /// # Errors
     ///
     /// [`PlatformError`] when the thread could not be prepared; nothing of the cVM has run then.
-    fn run(
-        self: Box<Self>,
-        entry: u64,
-        boot: u64,
-        calls: &dyn Hostcalls,
-    ) -> Result<Ended, PlatformError>;
+    fn run(self: Box<Self>, boot: u64, calls: &dyn Hostcalls) -> Result<Ended, PlatformError>;
 }
 
 /// How any thread reaches a vCPU. It may outlive the vCPU; then nothing happens.
@@ -514,6 +516,8 @@ pub fn by_name(name: &str, options: &Options) -> Result<Arc<dyn Platform>, Platf
     match name {
         #[cfg(target_arch = "x86_64")]
         "x86_64" => Ok(Arc::new(x86_64::NativeX86::new(options)?)),
+        cheri_riscv64::NAME_V8 => Ok(Arc::new(CheriRiscv64::new(Isa::V8, options)?)),
+        cheri_riscv64::NAME_V9 => Ok(Arc::new(CheriRiscv64::new(Isa::V9, options)?)),
         _ => Err(PlatformError::Unknown {
             name: name.to_owned(),
         }),

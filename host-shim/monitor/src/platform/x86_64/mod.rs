@@ -113,6 +113,10 @@ impl Platform for NativeX86 {
         (object::elf::EM_X86_64, object::elf::R_X86_64_RELATIVE)
     }
 
+    fn runtime_suffix(&self) -> &'static str {
+        ""
+    }
+
     fn system_call_len(&self) -> u64 {
         2
     }
@@ -138,8 +142,9 @@ impl Platform for NativeX86 {
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
         _set: &SealedSet,
+        entry: u64,
     ) -> Result<Box<dyn Vcpu>, PlatformError> {
-        Ok(Box::new(NativeVcpu::new(self, space, layout)?))
+        Ok(Box::new(NativeVcpu::new(self, space, layout, entry)?))
     }
 
     fn prepare_in_background(&self) {
