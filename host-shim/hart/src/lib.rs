@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`capability`] | the 128-bit compressed capability and what instructions do with it |
 //! | [`memory`] | regions of host memory with page flags and tags, devices |
+//! | [`float`] | the arithmetic of the F and D extensions |
 //! | [`hart`] | registers, traps, and [`Hart::run`] |
 //!
 //! A hart is used in two ways. A monitor gives it [`Traps::Exit`]: traps stop the hart and the monitor handles them, as a host
@@ -19,6 +20,7 @@
 )]
 
 pub mod capability;
+pub mod float;
 pub mod hart;
 pub mod memory;
 
