@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`capability`] | the 128-bit compressed capability and what instructions do with it |
 //! | [`memory`] | regions of host memory with page flags and tags, devices |
+//! | [`float`] | the arithmetic of the F and D extensions |
+//! | [`board`] | a board for bare programs: RAM, console, timer, and a hart on it |
 //! | [`hart`] | registers, traps, and [`Hart::run`] |
 //!
 //! A hart is used in two ways. A monitor gives it [`Traps::Exit`]: traps stop the hart and the monitor handles them, as a host
@@ -18,7 +20,9 @@
     )
 )]
 
+pub mod board;
 pub mod capability;
+pub mod float;
 pub mod hart;
 pub mod memory;
 
@@ -26,4 +30,5 @@ pub use capability::Capability;
 pub use hart::{
     Attention, Config, Exit, Hart, InterruptLines, Isa, Privilege, TimeSource, Trap, Traps,
 };
+pub use capstream_capability::Permissions;
 pub use memory::{Device, Memory, MemoryError, PageFlags, Region};

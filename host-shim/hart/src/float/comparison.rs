@@ -9,10 +9,7 @@ pub fn feq<F: Format>(a: u64, b: u64) -> (bool, Flags) {
     if F::is_nan(a) || F::is_nan(b) {
         return (false, signalling::<F>(a, b));
     }
-    (
-        a == b || (a | b) & !F::SIGN == 0,
-        Flags::empty(),
-    )
+    (a == b || (a | b) & !F::SIGN == 0, Flags::empty())
 }
 
 /// `flt`: whether `a < b`. Every NaN is invalid.

@@ -73,10 +73,7 @@ fn convert<From: Format, To: Format>(a: u64, rounding: Rounding) -> (u64, Flags)
     let sign = if a & From::SIGN != 0 { To::SIGN } else { 0 };
     if From::is_nan(a) {
         let invalid = From::is_signalling(a);
-        return (
-            To::NAN,
-            if invalid { Flags::NV } else { Flags::empty() },
-        );
+        return (To::NAN, if invalid { Flags::NV } else { Flags::empty() });
     }
     match magnitude {
         0 => (sign, Flags::empty()),
@@ -99,7 +96,11 @@ fn to_integer<F: Format>(a: u64, rounding: Rounding, least: i128, most: i128) ->
     let magnitude = a & !F::SIGN;
     let negative = a & F::SIGN != 0;
     if magnitude >= F::INFINITY {
-        let saturated = if negative && !F::is_nan(a) { least } else { most };
+        let saturated = if negative && !F::is_nan(a) {
+            least
+        } else {
+            most
+        };
         return (saturated, Flags::NV);
     }
     if magnitude == 0 {
