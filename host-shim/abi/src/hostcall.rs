@@ -9,8 +9,8 @@
 //! | x86-64 | `rax` | `rdi rsi rdx rcx r8 r9` | `rax` |
 //! | riscv64 | `t5` | `a0` to `a5` | `a0` |
 //!
-//! The gate keeps the callee-saved registers of the platform's C ABI, the FS base, and every vector register;
-//! all other registers come back as zero.
+//! The gate keeps the callee-saved registers of the platform's C ABI, and every floating point and vector register; on x86-64 the FS base, on
+//! riscv64 `ra`, `gp` and `tp`. All other registers come back as zero. How the gate is reached is said at [`crate::vcpu::VcpuPage::gate`].
 
 macro_rules! hostcalls {
     ($( $(#[$doc:meta])* $number:literal $name:ident $c_name:ident; )*) => {

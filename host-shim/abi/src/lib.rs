@@ -2,17 +2,20 @@
 //! What the monitor and the kernel inside a cVM agree on.
 //!
 //! Everything here is plain data with a fixed layout: numbers of hostcalls and interrupts, the boot information page,
-//! the vCPU page and the trap frame. The kernel's C header is printed from it by `abi-header`.
+//! the vCPU page and the trap frame. What differs between processors is in a module of the processor's name; all are always there, as a monitor
+//! can simulate a processor that is not its own. The kernel's C header is printed from this crate by `abi-header`.
 #![no_std]
 
 pub mod boot;
 pub mod hostcall;
 pub mod irq;
+pub mod riscv64;
 pub mod vcpu;
+pub mod x86_64;
 
 pub use boot::{BootInfo, Layout, VirtioDevice};
 pub use hostcall::Hostcall;
-pub use vcpu::{GuestEntries, TrapFrame, TrapKind, VcpuPage};
+pub use vcpu::{GuestEntries, TrapKind};
 
 /// Bytes of a key that names an endpoint or a published range; shorter keys end with a NUL byte.
 pub const KEY_LEN: usize = 10;
@@ -37,7 +40,8 @@ pub const TRANSLATE_TO_PATCHED: u64 = 1;
 /// The function that a receiver publishes, called by the monitor on the sender's thread in the receiver's compartment.
 ///
 /// Arguments: the cookie given at [`Hostcall::StreamAdvertise`]; the operation ([`CALL_DELIVER`], [`CALL_QUERY`]); the length of
-/// the sender's message in bytes; a number that names the sender; the gate to call the monitor through while the portal runs.
+/// the sender's message in bytes; a number that names the sender; the gate to call the monitor through while the portal runs, as
+/// [`vcpu::VcpuPage::gate`].
 /// It may not sleep, take a lock of its kernel or look at the current task.
 pub type Portal =
     unsafe extern "C" fn(cookie: usize, op: u64, len: u64, sender: u64, gate: usize) -> i64;

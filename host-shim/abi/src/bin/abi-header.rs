@@ -1,13 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Prints the C header `asm/hostcall_abi.h` of the kernel: numbers and offsets, usable from C and assembly.
+//! Prints the C header `asm/hostcall_abi.h` of the kernel for the processor that its argument names: numbers and offsets, usable from C and
+//! assembly.
 
+use capstream_abi::vcpu::{TrapFrame, VcpuPage};
 use capstream_abi::{
-    BootInfo, FileInfo, GuestEntries, Hostcall, TrapFrame, TrapKind, VcpuPage, boot, irq, power_off,
+    BootInfo, FileInfo, GuestEntries, Hostcall, TrapKind, boot, irq, power_off, riscv64, x86_64,
 };
 use core::mem::{offset_of, size_of};
 use std::io::{self, Write};
+use std::process::ExitCode;
 
-fn main() -> io::Result<()> {
+fn main() -> ExitCode {
+    let processor = std::env::args().nth(1);
+    let printed = match processor.as_deref() {
+        Some("x86_64") => header::<x86_64::TrapRegisters>(&[]),
+        Some("riscv64") => header::<riscv64::TrapRegisters>(RISCV64),
+        _ => {
+            eprintln!("usage: abi-header x86_64|riscv64");
+            return ExitCode::from(2);
+        }
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("abi-header: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Offsets in a capability store are in bytes here, as a load takes them.
+const RISCV64: &[(&str, u64)] = &[
+    ("LKL_PORTAL_STACK_SIZE", boot::PORTAL_STACK_SIZE),
+    ("LKL_STORE_OFFSET", riscv64::STORE_OFFSET),
+    ("LKL_STORE_DATA", slot(riscv64::store::DATA)),
+    ("LKL_STORE_HOSTCALL", slot(riscv64::store::HOSTCALL)),
+    ("LKL_STORE_MONITOR_DATA", slot(riscv64::store::MONITOR_DATA)),
+    (
+        "LKL_STORE_PORTAL_RETURN",
+        slot(riscv64::store::PORTAL_RETURN),
+    ),
+    ("LKL_RETURN_POINT_OFFSET", riscv64::RETURN_POINT_OFFSET),
+    ("LKL_PORTAL_RETURN_OFFSET", riscv64::PORTAL_RETURN_OFFSET),
+    ("LKL_RESUME_PROGRAM", riscv64::RESUME_PROGRAM),
+    ("LKL_RESUME_KERNEL", riscv64::RESUME_KERNEL),
+];
+
+const fn slot(index: u64) -> u64 {
+    index * riscv64::CAPABILITY_SIZE
+}
+
+/// The header for a processor with the registers `R`, which has the numbers in `own` besides those that all have.
+fn header<R>(own: &[(&str, u64)]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "/* SPDX-License-Identifier: GPL-2.0-only */")?;
     writeln!(
@@ -47,28 +91,31 @@ fn main() -> io::Result<()> {
         ),
         ("LKL_MMIO_STRIDE", boot::MMIO_STRIDE),
         ("LKL_VIRTIO_MAX", boot::VIRTIO_MAX as u64),
-        ("LKL_VCPU_PENDING", offset_of!(VcpuPage, pending) as u64),
-        ("LKL_VCPU_GATE", offset_of!(VcpuPage, gate) as u64),
-        ("LKL_VCPU_KERNEL_SP", offset_of!(VcpuPage, kernel_sp) as u64),
-        ("LKL_VCPU_USER_SP", offset_of!(VcpuPage, user_sp) as u64),
-        ("LKL_VCPU_USER_PC", offset_of!(VcpuPage, user_pc) as u64),
+        ("LKL_VCPU_PENDING", offset_of!(VcpuPage<R>, pending) as u64),
+        ("LKL_VCPU_GATE", offset_of!(VcpuPage<R>, gate) as u64),
+        (
+            "LKL_VCPU_KERNEL_SP",
+            offset_of!(VcpuPage<R>, kernel_sp) as u64,
+        ),
+        ("LKL_VCPU_USER_SP", offset_of!(VcpuPage<R>, user_sp) as u64),
+        ("LKL_VCPU_USER_PC", offset_of!(VcpuPage<R>, user_pc) as u64),
         (
             "LKL_VCPU_INTERRUPTS_ON",
-            offset_of!(VcpuPage, interrupts_on) as u64,
+            offset_of!(VcpuPage<R>, interrupts_on) as u64,
         ),
         (
             "LKL_VCPU_IN_KERNEL_FAULT",
-            offset_of!(VcpuPage, in_kernel_fault) as u64,
+            offset_of!(VcpuPage<R>, in_kernel_fault) as u64,
         ),
-        ("LKL_VCPU_CURRENT", offset_of!(VcpuPage, current) as u64),
-        ("LKL_VCPU_GUEST", offset_of!(VcpuPage, guest) as u64),
-        ("LKL_VCPU_TRAP", offset_of!(VcpuPage, trap) as u64),
+        ("LKL_VCPU_CURRENT", offset_of!(VcpuPage<R>, current) as u64),
+        ("LKL_VCPU_GUEST", offset_of!(VcpuPage<R>, guest) as u64),
+        ("LKL_VCPU_TRAP", offset_of!(VcpuPage<R>, trap) as u64),
         (
             "LKL_VCPU_TRAP_REGISTERS",
-            (offset_of!(VcpuPage, trap) + offset_of!(TrapFrame, registers)) as u64,
+            (offset_of!(VcpuPage<R>, trap) + offset_of!(TrapFrame<R>, registers)) as u64,
         ),
     ];
-    for (name, value) in numbers {
+    for (name, value) in numbers.iter().chain(own) {
         writeln!(out, "#define {name} {value}")?;
     }
     writeln!(out, "#define LKL_MMIO_BASE {:#x}", boot::MMIO_BASE)?;
@@ -108,7 +155,7 @@ fn main() -> io::Result<()> {
     writeln!(
         out,
         "_Static_assert(sizeof(struct lkl_trap_frame) == {}, \"trap frame\");\n",
-        offset_of!(TrapFrame, registers)
+        offset_of!(TrapFrame<R>, registers)
     )?;
     writeln!(
         out,

@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use capstream_abi::{GuestEntries, Hostcall, TrapFrame, TrapKind, VcpuPage, boot, irq, power_off};
+use capstream_abi::x86_64::{TrapFrame, VcpuPage};
+use capstream_abi::{GuestEntries, Hostcall, TrapKind, boot, irq, power_off};
 use core::mem::{offset_of, size_of};
 
 /// No test takes longer; a monitor that does is killed, and the test fails.

@@ -25,7 +25,8 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-use capstream_abi::{GuestEntries, VcpuPage};
+use capstream_abi::GuestEntries;
+use capstream_abi::x86_64::VcpuPage;
 use capstream_syscall_patch::PatchTable;
 
 use super::shared_page::SharedPage;

@@ -4,7 +4,7 @@
 //! Any thread may set bits in the pending word, also while the cVM ends and after its range is gone: it does so by the monitor's mapping, which
 //! lives as long as whoever holds it.
 
-use capstream_abi::VcpuPage;
+use capstream_abi::x86_64::VcpuPage;
 
 use crate::platform::PlatformError;
 
