@@ -6,6 +6,7 @@
 //! | [`capability`] | the 128-bit compressed capability and what instructions do with it |
 //! | [`memory`] | regions of host memory with page flags and tags, devices |
 //! | [`float`] | the arithmetic of the F and D extensions |
+//! | [`disassembly`] | instructions as text |
 //! | [`board`] | a board for bare programs: RAM, console, timer, and a hart on it |
 //! | [`hart`] | registers, traps, and [`Hart::run`] |
 //!
@@ -22,6 +23,7 @@
 
 pub mod board;
 pub mod capability;
+pub mod disassembly;
 pub mod float;
 pub mod hart;
 pub mod memory;
