@@ -156,7 +156,7 @@ mod tests {
             (0x3020_0073, "mret"),
             (0x0330_000f, "fence rw, rw"),
             (0x0220_005b, ".insn 0x0220005b"),
-            (0xfea5_04db, "cgetlen s1, ca0"),
+            (0xfe35_04db, "cgetlen s1, ca0"),
             (0x0210_055b, "cspecialrw ca0, ddc, cnull"),
             (0x10b5_055b, "csetbounds ca0, ca0, a1"),
             (0xfcc5_80db, "cinvoke ca1, ca2"),
