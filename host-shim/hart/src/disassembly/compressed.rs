@@ -40,18 +40,18 @@ pub(super) fn write(line: &mut Line, half: u16, pc: u64) -> Option<()> {
             if offset == 0 {
                 return None;
             }
-            line.mnemonic("c.addi4spn").to_x(low).x(SP).operand(offset);
+            line.mnemonic("c.addi4spn").write_x(low).x(SP).operand(offset);
         }
-        (0, 1) => _ = line.mnemonic("c.fld").to_f(low).at(offset_8, high),
-        (0, 2) => _ = line.mnemonic("c.lw").to_x(low).at(offset_4, high),
-        (0, 3) => _ = line.mnemonic("c.ld").to_x(low).at(offset_8, high),
+        (0, 1) => _ = line.mnemonic("c.fld").write_f(low).at(offset_8, high),
+        (0, 2) => _ = line.mnemonic("c.lw").write_x(low).at(offset_4, high),
+        (0, 3) => _ = line.mnemonic("c.ld").write_x(low).at(offset_8, high),
         (0, 5) => _ = line.mnemonic("c.fsd").f(low).at(offset_8, high),
         (0, 6) => _ = line.mnemonic("c.sw").x(low).at(offset_4, high),
         (0, 7) => _ = line.mnemonic("c.sd").x(low).at(offset_8, high),
         (1, 0) if rd == 0 => _ = line.mnemonic("c.nop"),
-        (1, 0) => _ = line.mnemonic("c.addi").to_x(rd).operand(immediate),
-        (1, 1) if rd != 0 => _ = line.mnemonic("c.addiw").to_x(rd).operand(immediate),
-        (1, 2) => _ = line.mnemonic("c.li").to_x(rd).operand(immediate),
+        (1, 0) => _ = line.mnemonic("c.addi").write_x(rd).operand(immediate),
+        (1, 1) if rd != 0 => _ = line.mnemonic("c.addiw").write_x(rd).operand(immediate),
+        (1, 2) => _ = line.mnemonic("c.li").write_x(rd).operand(immediate),
         (1, 3) if rd == SP => {
             let offset = signed(
                 bits(word, 12, 12) << 9
@@ -64,12 +64,12 @@ pub(super) fn write(line: &mut Line, half: u16, pc: u64) -> Option<()> {
             if offset == 0 {
                 return None;
             }
-            line.mnemonic("c.addi16sp").to_x(SP).operand(offset);
+            line.mnemonic("c.addi16sp").write_x(SP).operand(offset);
         }
         (1, 3) if immediate != 0 => {
             let upper = immediate & 0xf_ffff;
             line.mnemonic("c.lui")
-                .to_x(rd)
+                .write_x(rd)
                 .operand(format_args!("{upper:#x}"));
         }
         (1, 4) => arithmetic(line, word, high, low, shift, immediate)?,
@@ -86,20 +86,20 @@ pub(super) fn write(line: &mut Line, half: u16, pc: u64) -> Option<()> {
         }
         (1, 6) => _ = line.mnemonic("c.beqz").x(high).target(pc, branch),
         (1, 7) => _ = line.mnemonic("c.bnez").x(high).target(pc, branch),
-        (2, 0) => _ = line.mnemonic("c.slli").to_x(rd).operand(shift),
-        (2, 1) => _ = line.mnemonic("c.fldsp").to_f(rd).at(from_stack_8, SP),
-        (2, 2) if rd != 0 => _ = line.mnemonic("c.lwsp").to_x(rd).at(from_stack_4, SP),
-        (2, 3) if rd != 0 => _ = line.mnemonic("c.ldsp").to_x(rd).at(from_stack_8, SP),
+        (2, 0) => _ = line.mnemonic("c.slli").write_x(rd).operand(shift),
+        (2, 1) => _ = line.mnemonic("c.fldsp").write_f(rd).at(from_stack_8, SP),
+        (2, 2) if rd != 0 => _ = line.mnemonic("c.lwsp").write_x(rd).at(from_stack_4, SP),
+        (2, 3) if rd != 0 => _ = line.mnemonic("c.ldsp").write_x(rd).at(from_stack_8, SP),
         (2, 4) => match (bits(word, 12, 12), rd, rs2) {
             (0, 0, 0) => return None,
             (0, _, 0) => _ = line.mnemonic("c.jr").x(rd),
-            (0, ..) => _ = line.mnemonic("c.mv").to_x(rd).x(rs2),
+            (0, ..) => _ = line.mnemonic("c.mv").write_x(rd).x(rs2),
             (_, 0, 0) => _ = line.mnemonic("c.ebreak"),
             (_, _, 0) => {
                 line.mnemonic("c.jalr").x(rd);
                 line.destination = Some(super::Destination::Integer(1));
             }
-            _ => _ = line.mnemonic("c.add").to_x(rd).x(rs2),
+            _ => _ = line.mnemonic("c.add").write_x(rd).x(rs2),
         },
         (2, 5) => _ = line.mnemonic("c.fsdsp").f(rs2).at(to_stack_8, SP),
         (2, 6) => _ = line.mnemonic("c.swsp").x(rs2).at(to_stack_4, SP),
@@ -118,9 +118,9 @@ fn arithmetic(
     immediate: i64,
 ) -> Option<()> {
     match bits(word, 11, 10) {
-        0 => _ = line.mnemonic("c.srli").to_x(high).operand(shift),
-        1 => _ = line.mnemonic("c.srai").to_x(high).operand(shift),
-        2 => _ = line.mnemonic("c.andi").to_x(high).operand(immediate),
+        0 => _ = line.mnemonic("c.srli").write_x(high).operand(shift),
+        1 => _ = line.mnemonic("c.srai").write_x(high).operand(shift),
+        2 => _ = line.mnemonic("c.andi").write_x(high).operand(immediate),
         _ => {
             let name = match (bits(word, 12, 12), bits(word, 6, 5)) {
                 (0, 0) => "c.sub",
@@ -131,7 +131,7 @@ fn arithmetic(
                 (_, 1) => "c.addw",
                 _ => return None,
             };
-            line.mnemonic(name).to_x(high).x(low);
+            line.mnemonic(name).write_x(high).x(low);
         }
     }
     Some(())

@@ -90,17 +90,17 @@ impl Line {
         self.operand(FLOAT[number as usize & 31])
     }
 
-    fn to_x(&mut self, number: u32) -> &mut Line {
+    fn write_x(&mut self, number: u32) -> &mut Line {
         self.destination = Some(Destination::Integer(number as u8 & 31));
         self.x(number)
     }
 
-    fn to_c(&mut self, number: u32) -> &mut Line {
+    fn write_c(&mut self, number: u32) -> &mut Line {
         self.destination = Some(Destination::Integer(number as u8 & 31));
         self.c(number)
     }
 
-    fn to_f(&mut self, number: u32) -> &mut Line {
+    fn write_f(&mut self, number: u32) -> &mut Line {
         self.destination = Some(Destination::Float(number as u8 & 31));
         self.f(number)
     }

@@ -21,13 +21,13 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
         0x37 => {
             let upper = word >> 12;
             line.mnemonic("lui")
-                .to_x(rd)
+                .write_x(rd)
                 .operand(format_args!("{upper:#x}"));
         }
         0x17 => {
             let upper = word >> 12;
             line.mnemonic("auipc")
-                .to_x(rd)
+                .write_x(rd)
                 .operand(format_args!("{upper:#x}"));
         }
         0x6f => {
@@ -35,10 +35,10 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
                 | bits(word, 19, 12) << 12
                 | bits(word, 20, 20) << 11
                 | bits(word, 30, 21) << 1;
-            line.mnemonic("jal").to_x(rd).target(pc, signed(offset, 21));
+            line.mnemonic("jal").write_x(rd).target(pc, signed(offset, 21));
         }
         0x67 if funct3 == 0 => {
-            line.mnemonic("jalr").to_x(rd).at(immediate, rs1);
+            line.mnemonic("jalr").write_x(rd).at(immediate, rs1);
         }
         0x63 => {
             let offset = bits(word, 31, 31) << 12
@@ -54,7 +54,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
         }
         0x03 => {
             let name = LOADS.get(funct3 as usize)?;
-            line.mnemonic(name).to_x(rd).at(immediate, rs1);
+            line.mnemonic(name).write_x(rd).at(immediate, rs1);
         }
         0x23 if funct3 == 4 => {
             line.mnemonic("sc").c(rs2).at(store, rs1);
@@ -66,7 +66,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
         0x07 => {
             let name = ["", "", "flw", "fld"].get(funct3 as usize)?;
             known(name)?;
-            line.mnemonic(name).to_f(rd).at(immediate, rs1);
+            line.mnemonic(name).write_f(rd).at(immediate, rs1);
         }
         0x27 => {
             let name = ["", "", "fsw", "fsd"].get(funct3 as usize)?;
@@ -87,7 +87,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
                 (5, 0x10) => "srai",
                 _ => return None,
             };
-            line.mnemonic(name).to_x(rd).x(rs1);
+            line.mnemonic(name).write_x(rd).x(rs1);
             if matches!(funct3, 1 | 5) {
                 line.operand(shift);
             } else {
@@ -102,7 +102,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
                 (5, 0x20) => "sraiw",
                 _ => return None,
             };
-            line.mnemonic(name).to_x(rd).x(rs1);
+            line.mnemonic(name).write_x(rd).x(rs1);
             if funct3 == 0 {
                 line.operand(immediate);
             } else {
@@ -120,7 +120,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
             };
             let name = names[funct3 as usize];
             known(name)?;
-            line.mnemonic(name).to_x(rd).x(rs1).x(rs2);
+            line.mnemonic(name).write_x(rd).x(rs1).x(rs2);
         }
         0x3b => {
             let names = match funct7 {
@@ -131,7 +131,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
             };
             let name = names[funct3 as usize];
             known(name)?;
-            line.mnemonic(name).to_x(rd).x(rs1).x(rs2);
+            line.mnemonic(name).write_x(rd).x(rs1).x(rs2);
         }
         0x0f => match funct3 {
             0 => fence(line, word),
@@ -139,7 +139,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
                 line.mnemonic("fence.i");
             }
             2 => {
-                line.mnemonic("lc").to_c(rd).at(immediate, rs1);
+                line.mnemonic("lc").write_c(rd).at(immediate, rs1);
             }
             _ => return None,
         },
@@ -149,7 +149,7 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
             let name = ["fmadd", "fmsub", "fnmsub", "fnmadd"][(opcode as usize - 0x43) / 4];
             let format = format(bits(word, 26, 25))?;
             line.mnemonic(&format!("{name}.{format}"))
-                .to_f(rd)
+                .write_f(rd)
                 .f(rs1)
                 .f(rs2)
                 .f(bits(word, 31, 27));
@@ -226,9 +226,9 @@ fn atomic(line: &mut Line, word: u32) -> Option<()> {
     let rd = bits(word, 11, 7);
     // A store-conditional writes a number, whatever it stores.
     if capability && name != "sc" {
-        line.to_c(rd);
+        line.write_c(rd);
     } else {
-        line.to_x(rd);
+        line.write_x(rd);
     }
     if name != "lr" {
         if capability {
@@ -267,7 +267,7 @@ fn system(line: &mut Line, word: u32) -> Option<()> {
     ][funct3 as usize];
     known(name)?;
     let number = (word >> 20) as u16;
-    line.mnemonic(name).to_x(rd);
+    line.mnemonic(name).write_x(rd);
     match csr(number) {
         Some(name) => line.operand(name),
         None => line.operand(format_args!("{number:#x}")),
@@ -291,13 +291,13 @@ fn float(line: &mut Line, word: u32) -> Option<()> {
         0..=3 => {
             let name = ["fadd", "fsub", "fmul", "fdiv"][operation as usize];
             line.mnemonic(&format!("{name}.{format}"))
-                .to_f(rd)
+                .write_f(rd)
                 .f(rs1)
                 .f(rs2);
             rounding(line, mode);
         }
         0x0b if rs2 == 0 => {
-            line.mnemonic(&format!("fsqrt.{format}")).to_f(rd).f(rs1);
+            line.mnemonic(&format!("fsqrt.{format}")).write_f(rd).f(rs1);
             rounding(line, mode);
         }
         4 | 5 => {
@@ -308,14 +308,14 @@ fn float(line: &mut Line, word: u32) -> Option<()> {
             };
             let name = names.get(mode as usize)?;
             line.mnemonic(&format!("{name}.{format}"))
-                .to_f(rd)
+                .write_f(rd)
                 .f(rs1)
                 .f(rs2);
         }
         0x14 => {
             let name = ["fle", "flt", "feq"].get(mode as usize)?;
             line.mnemonic(&format!("{name}.{format}"))
-                .to_x(rd)
+                .write_x(rd)
                 .f(rs1)
                 .f(rs2);
         }
@@ -325,7 +325,7 @@ fn float(line: &mut Line, word: u32) -> Option<()> {
                 return None;
             }
             line.mnemonic(&format!("fcvt.{format}.{from}"))
-                .to_f(rd)
+                .write_f(rd)
                 .f(rs1);
             if format == "s" {
                 rounding(line, mode);
@@ -335,25 +335,25 @@ fn float(line: &mut Line, word: u32) -> Option<()> {
             let integer = ["w", "wu", "l", "lu"].get(rs2 as usize)?;
             if operation == 0x18 {
                 line.mnemonic(&format!("fcvt.{integer}.{format}"))
-                    .to_x(rd)
+                    .write_x(rd)
                     .f(rs1);
             } else {
                 line.mnemonic(&format!("fcvt.{format}.{integer}"))
-                    .to_f(rd)
+                    .write_f(rd)
                     .x(rs1);
             }
             rounding(line, mode);
         }
         0x1c if rs2 == 0 && mode == 1 => {
-            line.mnemonic(&format!("fclass.{format}")).to_x(rd).f(rs1);
+            line.mnemonic(&format!("fclass.{format}")).write_x(rd).f(rs1);
         }
         0x1c if rs2 == 0 && mode == 0 => {
             let width = if format == "s" { "w" } else { "d" };
-            line.mnemonic(&format!("fmv.x.{width}")).to_x(rd).f(rs1);
+            line.mnemonic(&format!("fmv.x.{width}")).write_x(rd).f(rs1);
         }
         0x1e if rs2 == 0 && mode == 0 => {
             let width = if format == "s" { "w" } else { "d" };
-            line.mnemonic(&format!("fmv.{width}.x")).to_f(rd).x(rs1);
+            line.mnemonic(&format!("fmv.{width}.x")).write_f(rd).x(rs1);
         }
         _ => return None,
     }
@@ -369,14 +369,14 @@ fn cheri(line: &mut Line, word: u32) -> Option<()> {
         1 => {
             let immediate = signed(word >> 20, 12);
             line.mnemonic("cincoffset")
-                .to_c(rd)
+                .write_c(rd)
                 .c(rs1)
                 .operand(immediate);
             return Some(());
         }
         2 => {
             line.mnemonic("csetbounds")
-                .to_c(rd)
+                .write_c(rd)
                 .c(rs1)
                 .operand(word >> 20);
             return Some(());
@@ -386,7 +386,7 @@ fn cheri(line: &mut Line, word: u32) -> Option<()> {
     match bits(word, 31, 25) {
         0x01 => {
             line.mnemonic("cspecialrw")
-                .to_c(rd)
+                .write_c(rd)
                 .operand(special(rs2 as u8)?)
                 .c(rs1);
         }
@@ -401,7 +401,7 @@ fn cheri(line: &mut Line, word: u32) -> Option<()> {
                 0x11 => "cincoffset",
                 _ => "csethigh",
             };
-            line.mnemonic(name).to_c(rd).c(rs1).x(rs2);
+            line.mnemonic(name).write_c(rd).c(rs1).x(rs2);
         }
         funct7 @ (0x0b | 0x0c | 0x1d..=0x1f) => {
             let name = match funct7 {
@@ -411,10 +411,10 @@ fn cheri(line: &mut Line, word: u32) -> Option<()> {
                 0x1e => "ccopytype",
                 _ => "ccseal",
             };
-            line.mnemonic(name).to_c(rd).c(rs1).c(rs2);
+            line.mnemonic(name).write_c(rd).c(rs1).c(rs2);
         }
         0x13 => {
-            line.mnemonic("cfromptr").to_c(rd).c(rs1).x(rs2);
+            line.mnemonic("cfromptr").write_c(rd).c(rs1).x(rs2);
         }
         funct7 @ (0x12 | 0x14 | 0x20 | 0x21) => {
             let name = match funct7 {
@@ -423,7 +423,7 @@ fn cheri(line: &mut Line, word: u32) -> Option<()> {
                 0x20 => "ctestsubset",
                 _ => "cseqx",
             };
-            line.mnemonic(name).to_x(rd).c(rs1).c(rs2);
+            line.mnemonic(name).write_x(rd).c(rs1).c(rs2);
         }
         0x7c => explicit_store(line, rd, rs1, rs2)?,
         0x7d => explicit_load(line, rd, rs1, rs2)?,
@@ -453,17 +453,17 @@ fn one_source(line: &mut Line, rd: u32, rs1: u32, selector: u32) -> Option<()> {
         _ => "",
     };
     if !to_integer.is_empty() {
-        line.mnemonic(to_integer).to_x(rd).c(rs1);
+        line.mnemonic(to_integer).write_x(rd).c(rs1);
         return Some(());
     }
     match selector {
-        0x08 => line.mnemonic("crrl").to_x(rd).x(rs1),
-        0x09 => line.mnemonic("cram").to_x(rd).x(rs1),
-        0x0a => line.mnemonic("cmove").to_c(rd).c(rs1),
-        0x0b => line.mnemonic("ccleartag").to_c(rd).c(rs1),
-        0x0c => line.mnemonic("cjalr").to_c(rd).c(rs1),
-        0x11 => line.mnemonic("csealentry").to_c(rd).c(rs1),
-        0x14 => line.mnemonic("jalr.pcc").to_x(rd).x(rs1),
+        0x08 => line.mnemonic("crrl").write_x(rd).x(rs1),
+        0x09 => line.mnemonic("cram").write_x(rd).x(rs1),
+        0x0a => line.mnemonic("cmove").write_c(rd).c(rs1),
+        0x0b => line.mnemonic("ccleartag").write_c(rd).c(rs1),
+        0x0c => line.mnemonic("cjalr").write_c(rd).c(rs1),
+        0x11 => line.mnemonic("csealentry").write_c(rd).c(rs1),
+        0x14 => line.mnemonic("jalr.pcc").write_x(rd).x(rs1),
         // Quarter and mask take the place of registers.
         0x0e => line
             .mnemonic("cclear")
@@ -500,9 +500,9 @@ fn explicit_load(line: &mut Line, rd: u32, rs1: u32, selector: u32) -> Option<()
     };
     line.mnemonic(&format!("{name}.{through}"));
     if is_capability {
-        line.to_c(rd);
+        line.write_c(rd);
     } else {
-        line.to_x(rd);
+        line.write_x(rd);
     }
     address(line, capability, rs1);
     Some(())
@@ -524,9 +524,9 @@ fn explicit_store(line: &mut Line, selector: u32, rs1: u32, rs2: u32) -> Option<
     line.mnemonic(&format!("{name}.{through}"));
     // A store-conditional puts its result into the register that held the value.
     match (is_capability, conditional) {
-        (true, true) => line.to_c(rs2),
+        (true, true) => line.write_c(rs2),
         (true, false) => line.c(rs2),
-        (false, true) => line.to_x(rs2),
+        (false, true) => line.write_x(rs2),
         (false, false) => line.x(rs2),
     };
     address(line, capability, rs1);
