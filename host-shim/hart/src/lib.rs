@@ -22,15 +22,24 @@
 )]
 
 pub mod board;
+mod attention;
+mod blocks;
 pub mod capability;
+pub mod control;
+mod decode;
 pub mod disassembly;
+mod execution;
 pub mod float;
 pub mod hart;
+mod instruction;
 pub mod memory;
+mod state;
+pub mod trap;
 
+pub use attention::{Attention, InterruptLines};
 pub use capability::Capability;
-pub use hart::{
-    Attention, Config, Exit, Hart, InterruptLines, Isa, Privilege, TimeSource, Trap, Traps,
-};
 pub use capstream_capability::Permissions;
+pub use control::TimeSource;
+pub use hart::{Config, Exit, Hart, Isa, Privilege, Traps};
 pub use memory::{Device, Memory, MemoryError, PageFlags, Region};
+pub use trap::Trap;
