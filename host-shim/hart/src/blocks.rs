@@ -139,12 +139,7 @@ impl Blocks {
 
     #[cold]
     #[inline(never)]
-    fn miss(
-        &mut self,
-        state: &State,
-        pc: u64,
-        capability_mode: bool,
-    ) -> Result<Found, FetchFault> {
+    fn miss(&mut self, state: &State, pc: u64, capability_mode: bool) -> Result<Found, FetchFault> {
         let key = pc | u64::from(capability_mode);
         let mut bytes = [0; 4 * MAX_BLOCK];
         let (region, length) = fetch(state, pc, &mut bytes)?;

@@ -384,7 +384,10 @@ fn fetch<'a>(
         .take(usize::try_from(limit).unwrap_or(usize::MAX))
         .take_while(|op| op.end() <= allowed)
         .count();
-    match ops.get(..fit).and_then(|ops| Some((ops, ops.last()?.end()))) {
+    match ops
+        .get(..fit)
+        .and_then(|ops| Some((ops, ops.last()?.end())))
+    {
         Some(some) => Ok(some),
         None => Err(refused(state, pc)),
     }

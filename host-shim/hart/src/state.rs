@@ -179,8 +179,7 @@ impl State {
     pub(crate) fn set_pcc(&mut self, pcc: &Capability) {
         self.pcc = *pcc;
         self.pc = pcc.address();
-        self.fetchable =
-            pcc.tag() && !pcc.is_sealed() && pcc.permits(Permissions::EXECUTE.bits());
+        self.fetchable = pcc.tag() && !pcc.is_sealed() && pcc.permits(Permissions::EXECUTE.bits());
         self.pc_bias = if self.older { pcc.base() } else { 0 };
         self.code_begin = pcc.base();
         self.code_span = u64::try_from(pcc.length().saturating_sub(2)).unwrap_or(u64::MAX);
@@ -325,11 +324,7 @@ impl State {
 
     /// The absolute address of an integer address, and the authority that it needs.
     pub(crate) fn through_ddc(&self, address: u64) -> (u64, Capability, u8) {
-        (
-            address.wrapping_add(self.ddc_bias),
-            self.ddc,
-            trap::DDC,
-        )
+        (address.wrapping_add(self.ddc_bias), self.ddc, trap::DDC)
     }
 
     /// Checks an authority as the ISA orders it; `register` is what a violation calls it.
@@ -363,8 +358,9 @@ impl State {
         size: u64,
         needs: Permissions,
     ) -> Result<(), Trapped> {
-        let lacks =
-            |permission: Permissions| needs.contains(permission) && !authority.permits(permission.bits());
+        let lacks = |permission: Permissions| {
+            needs.contains(permission) && !authority.permits(permission.bits())
+        };
         let outside = !authority.contains(address, size);
         // The older generation looks at the bounds of an atomic operation's load before it comes to the store.
         let load_first = self.older && needs.contains(Permissions::LOAD) && outside;
@@ -625,7 +621,14 @@ impl State {
     ) -> Result<W, Trapped> {
         let authority = self.capability(register);
         let address = authority.address().wrapping_add(offset);
-        self.authorize(op, &authority, register, address, W::SIZE, Permissions::LOAD)?;
+        self.authorize(
+            op,
+            &authority,
+            register,
+            address,
+            W::SIZE,
+            Permissions::LOAD,
+        )?;
         match self.window.load_checked::<W>(address) {
             Some(value) => Ok(value),
             None => self.load_at(op, address),
@@ -643,7 +646,14 @@ impl State {
     ) -> Result<(), Trapped> {
         let authority = self.capability(register);
         let address = authority.address().wrapping_add(offset);
-        self.authorize(op, &authority, register, address, W::SIZE, Permissions::STORE)?;
+        self.authorize(
+            op,
+            &authority,
+            register,
+            address,
+            W::SIZE,
+            Permissions::STORE,
+        )?;
         if self.window.store_checked::<W>(address, value) {
             return Ok(());
         }

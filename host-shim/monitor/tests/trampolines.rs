@@ -74,7 +74,7 @@ impl Setting {
     /// Begins the call of one of the monitor's functions.
     fn begin(&mut self, function: u64) {
         self.hart.set_pcc(&monitor_code(function));
-        self.hart.set_ddc(&monitor_data(self.context.address()));
+        self.hart.set_ddc(&monitor_data(0));
         self.hart.set_x(RA, NATIVE_RETURN);
         self.hart.set_x(SP, self.context.stack());
     }
@@ -137,10 +137,7 @@ fn copies_are_exact_at_every_length_and_alignment() {
         setting.region.write(source, &pattern).unwrap();
         for len in (0..72).chain([127, 128, 129, 255, 300]) {
             for (from, to) in (0..8).flat_map(|from| (0..8).map(move |to| (from, to))) {
-                setting
-                    .region
-                    .write(destination, &[BLANK; 400])
-                    .unwrap();
+                setting.region.write(destination, &[BLANK; 400]).unwrap();
                 // With bounds as narrow as the copy, a look at a byte beside it would be a fault.
                 let rest = setting.copy(
                     &exactly(destination + 16 + to, len),
@@ -253,20 +250,11 @@ fn copies_leave_no_capability_behind() {
         // Neither as a copy, nor under it, nor in a register.
         let (to, from) = (exactly(MEMORY + 2 * PAGE, 64), exactly(MEMORY + PAGE, 64));
         assert_eq!(setting.copy(&to, &from, 64), 0);
-        let copied = setting
-            .region
-            .load_capability(MEMORY + 2 * PAGE)
-            .unwrap();
+        let copied = setting.region.load_capability(MEMORY + 2 * PAGE).unwrap();
         assert_eq!(copied.to_bits(), kept.to_bits());
         assert!(!copied.tag());
         assert_eq!(setting.copy(&from, &to, 1), 0);
-        assert!(
-            !setting
-                .region
-                .load_capability(MEMORY + PAGE)
-                .unwrap()
-                .tag()
-        );
+        assert!(!setting.region.load_capability(MEMORY + PAGE).unwrap().tag());
         for n in 1..32 {
             assert!(!setting.hart.capability(n).tag(), "{isa:?} c{n}");
         }
@@ -375,7 +363,13 @@ fn registers_are_scrubbed_on_every_crossing() {
             .load_capability(setting.context.address() + ctx::GATE)
             .unwrap();
         dirty(&mut setting, &[]);
-        for (n, value) in [(T5, 1000), (SP, 0x4444), (RA, 0x5555), (8, 0x6666), (27, 0x7777)] {
+        for (n, value) in [
+            (T5, 1000),
+            (SP, 0x4444),
+            (RA, 0x5555),
+            (8, 0x6666),
+            (27, 0x7777),
+        ] {
             setting.hart.set_x(n, value);
         }
         for n in 0..6 {
@@ -406,13 +400,22 @@ fn registers_are_scrubbed_on_every_crossing() {
         let back = setting.hart.x(RA);
         let stack = setting.hart.x(SP);
         // The monitor's function leaves its own things behind, as the C ABI allows.
-        dirty(&mut setting, &[SP, 8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]);
+        dirty(
+            &mut setting,
+            &[SP, 8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27],
+        );
         setting.hart.set_x(A0, 0x4711);
         assert_eq!(setting.hart.x(SP), stack);
         setting.hart.set_pcc(&monitor_code(back));
         expect_native(&mut setting, 0x100);
         assert_eq!(setting.hart.ddc(), data);
-        for (n, value) in [(A0, 0x4711), (SP, 0x4444), (RA, 0x5555), (8, 0x6666), (27, 0x7777)] {
+        for (n, value) in [
+            (A0, 0x4711),
+            (SP, 0x4444),
+            (RA, 0x5555),
+            (8, 0x6666),
+            (27, 0x7777),
+        ] {
             assert_eq!(setting.hart.x(n), value, "x{n}");
         }
         for n in [T0, A1, A2, A3, 14, 15, 16, 17, T3, 29, T5] {

@@ -94,12 +94,7 @@ fn load_any<W: Word>(state: &mut State, op: &Op, through: bool) -> Result<W, Tra
     }
 }
 
-fn store_any<W: Word>(
-    state: &mut State,
-    op: &Op,
-    through: bool,
-    value: W,
-) -> Result<(), Trapped> {
+fn store_any<W: Word>(state: &mut State, op: &Op, through: bool, value: W) -> Result<(), Trapped> {
     if through {
         return state.store_through::<W>(op, op.rs1, op.imm(), value);
     }
@@ -191,7 +186,14 @@ pub(crate) fn load_capability<const THROUGH: bool>(
 ) -> Flow {
     let (address, authority, register) = destination(state, op, THROUGH);
     let loaded = state
-        .authorize(op, &authority, register, address, CAPABILITY_SIZE, Permissions::LOAD)
+        .authorize(
+            op,
+            &authority,
+            register,
+            address,
+            CAPABILITY_SIZE,
+            Permissions::LOAD,
+        )
         .and_then(|()| state.align(op, address, CAPABILITY_SIZE, false))
         .and_then(|()| state.with_region(op, address, false, |region| region.load_pair(address)));
     let Ok((bits, tag)) = loaded else {

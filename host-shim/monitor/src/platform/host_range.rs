@@ -155,11 +155,6 @@ impl HostRange {
         self.begin
     }
 
-    /// How many bytes.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
     /// Byte after it.
     pub fn end(&self) -> u64 {
         self.begin + self.len

@@ -3,7 +3,7 @@
 // The ways between the monitor and a cVM on CHERI-RISC-V, hybrid code. CTX_... are offsets in a context, see context_layout.rs; STORE_... are
 // places in a capability store, as capstream-abi has them, in bytes.
 //
-// "ctx" is the address of the vCPU's context. The monitor's PCC and DDC begin at address 0 and cover everything, so its integer addresses are
+// "ctx" is the address of the vCPU's context. The monitor's PCC and DDC begin at address 0 and cover everything, and DDC's own address is 0, so its integer addresses are
 // absolute in both generations of the ISA; a cVM's begin at its range, so in the older generation its addresses, stack pointers among
 // them, are relative to that. Whoever crosses makes its own addresses: a stack pointer is never carried over.
 //
@@ -154,8 +154,9 @@ capstream_leave:
     .type capstream_gate, @function
     .balign 16
 capstream_gate:
-    cspecialrw cnull, ddc, ct6
     cgetaddr t0, ct6
+    csetaddr ct6, ct6, zero
+    cspecialrw cnull, ddc, ct6
     mv t1, sp
     ld sp, CTX_STACK(t0)
     PUSH_KEPT
@@ -270,8 +271,9 @@ capstream_call_portal:
     .type capstream_portal_return, @function
     .balign 16
 capstream_portal_return:
-    cspecialrw cnull, ddc, ct6
     cgetaddr t0, ct6
+    csetaddr ct6, ct6, zero
+    cspecialrw cnull, ddc, ct6
     li t6, 0
     li a1, 0
     j portal_over

@@ -318,7 +318,7 @@ impl Running<'_> {
 
     fn go_to_monitor(&self, hart: &mut Hart, address: u64) {
         hart.set_pcc(&monitor_code(address));
-        hart.set_ddc(&monitor_data(self.context.address()));
+        hart.set_ddc(&monitor_data(0));
     }
 
     /// Lets the hart run until the function that was called has returned, or the cVM is to be left. The latter only happens in the outermost
