@@ -275,6 +275,7 @@ impl Hart {
                 state.attention.checking_interrupts();
                 if machine && let Some(number) = state.interrupt() {
                     state.enter_trap(true, number, 0, state.pc);
+                    left = left.saturating_sub(1);
                 }
             }
             if state.memory.generation() != blocks.generation {
