@@ -65,7 +65,14 @@ fn compile(folder: &std::path::Path) -> Vec<u8> {
         .unwrap();
     assert!(compiled.success());
     let linked = Command::new(tool("ld.lld"))
-        .args(["--oformat=binary", "--image-base=0", "-Ttext=0x1000", "-e", "work", "-o"])
+        .args([
+            "--oformat=binary",
+            "--image-base=0",
+            "-Ttext=0x1000",
+            "-e",
+            "work",
+            "-o",
+        ])
         .args([&image, &object])
         .status()
         .unwrap();
@@ -75,7 +82,11 @@ fn compile(folder: &std::path::Path) -> Vec<u8> {
 
 /// Instructions, and millions of them in a second.
 fn run(code: &[u8], isa: Isa) -> (u64, f64) {
-    let region = Region::anonymous(BASE, SIZE, PageFlags::READ | PageFlags::WRITE | PageFlags::EXECUTE);
+    let region = Region::anonymous(
+        BASE,
+        SIZE,
+        PageFlags::READ | PageFlags::WRITE | PageFlags::EXECUTE,
+    );
     let region = Arc::new(region.unwrap());
     region.write(BASE + CODE, code).unwrap();
     let memory = Arc::new(Memory::new());

@@ -115,8 +115,10 @@ impl Encoded {
         } else {
             (address >> shift) as i128
         };
-        let base = (((above + base_correction) << shift) as u128 | (self.base as u128) << e) & MASK_65;
-        let mut top = (((above + top_correction) << shift) as u128 | (self.top as u128) << e) & MASK_65;
+        let base =
+            (((above + base_correction) << shift) as u128 | (self.base as u128) << e) & MASK_65;
+        let mut top =
+            (((above + top_correction) << shift) as u128 | (self.top as u128) << e) & MASK_65;
         // Where the representable space wraps around the address space, bit 64 of top is off by one.
         let base_2 = (base >> 63 & 1) as u32;
         let top_2 = (top >> 63 & 3) as u32;
@@ -333,7 +335,8 @@ impl Capability {
         };
         let increment_middle = increment >> e & mask;
         let address_middle = self.address >> e & mask;
-        let begin = (((encoded.base >> (MANTISSA - 3)).wrapping_sub(1) & 7) as u64) << (MANTISSA - 3);
+        let begin =
+            (((encoded.base >> (MANTISSA - 3)).wrapping_sub(1) & 7) as u64) << (MANTISSA - 3);
         let distance = begin.wrapping_sub(address_middle) & mask;
         if increment_high == 0 {
             increment_middle < distance.wrapping_sub(1) & mask
@@ -428,7 +431,7 @@ impl Capability {
     pub const fn and_permissions(&self, mask: u32) -> Capability {
         let bits = (mask & HARDWARE_PERMISSIONS | mask >> SOFTWARE_SHIFT << 12) as u64 & 0xffff;
         Capability {
-            high: self.high & (bits << PERMISSION_SHIFT | (1 << PERMISSION_SHIFT) - 1),
+            high: self.high & (bits << PERMISSION_SHIFT | !(u64::MAX << PERMISSION_SHIFT)),
             tag: self.tag && !self.is_sealed(),
             ..*self
         }

@@ -113,16 +113,8 @@ const DELEGABLE: u64 = !(1 << 11);
 const INTERRUPT: u64 = 1 << 63;
 
 /// RV64, A C D F I M S U X.
-const MISA: u64 = 2 << 62
-    | 1
-    | 1 << 2
-    | 1 << 3
-    | 1 << 5
-    | 1 << 8
-    | 1 << 12
-    | 1 << 18
-    | 1 << 20
-    | 1 << 23;
+const MISA: u64 =
+    2 << 62 | 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20 | 1 << 23;
 
 /// `FS`: nothing was written since it was set so.
 const FS_INITIAL: u8 = 1;
@@ -439,7 +431,11 @@ impl State {
         } else {
             control.delegated_exceptions
         };
-        let cause = if interrupt { number | INTERRUPT } else { number };
+        let cause = if interrupt {
+            number | INTERRUPT
+        } else {
+            number
+        };
         let from = self.privilege as u64;
         let vector = if self.privilege < Privilege::Machine && delegated >> (number & 63) & 1 != 0 {
             let was = control.status & SIE;
@@ -493,7 +489,11 @@ impl State {
         if self.privilege != Privilege::Machine {
             self.control.status &= !MPRV;
         }
-        let pcc = if epcc.is_sentry() { epcc.unseal() } else { epcc };
+        let pcc = if epcc.is_sentry() {
+            epcc.unseal()
+        } else {
+            epcc
+        };
         self.set_pcc(&pcc);
         self.pc &= !1;
         self.target = self.pc;

@@ -21,9 +21,9 @@
     )
 )]
 
-pub mod board;
 mod attention;
 mod blocks;
+pub mod board;
 pub mod capability;
 pub mod control;
 mod decode;

@@ -247,7 +247,11 @@ fn find(f: Fields, capability_mode: bool, ends: &mut bool) -> Option<Found> {
             found(if rd == SINK { integer::nop } else { run })
         }
         0x37 => with_imm(
-            if rd == SINK { integer::nop } else { integer::li },
+            if rd == SINK {
+                integer::nop
+            } else {
+                integer::li
+            },
             f.imm_u(),
         ),
         0x43 | 0x47 | 0x4b | 0x4f | 0x53 => floating(f, rd),
@@ -268,7 +272,11 @@ fn find(f: Fields, capability_mode: bool, ends: &mut bool) -> Option<Found> {
         }
         0x67 if f.funct3() == 0 => {
             *ends = true;
-            let run: Run = if capability_mode { jump::cjalr } else { jump::jalr };
+            let run: Run = if capability_mode {
+                jump::cjalr
+            } else {
+                jump::jalr
+            };
             with_imm(run, f.imm_i())
         }
         0x6f => {

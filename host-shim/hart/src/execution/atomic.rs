@@ -58,11 +58,17 @@ pub(crate) fn amo<W: Word, const THROUGH: bool>(state: &mut State, op: &Op, rest
 
 fn reserve<W: Word>(state: &mut State, op: &Op, through: bool) -> Result<(), Trapped> {
     let (address, authority, register) = destination(state, op, through);
-    state.authorize(op, &authority, register, address, W::SIZE, Permissions::LOAD)?;
+    state.authorize(
+        op,
+        &authority,
+        register,
+        address,
+        W::SIZE,
+        Permissions::LOAD,
+    )?;
     state.align(op, address, W::SIZE, false)?;
     fence(Ordering::SeqCst);
-    let value =
-        state.with_region(op, address, false, |region| region.load::<W>(address))?;
+    let value = state.with_region(op, address, false, |region| region.load::<W>(address))?;
     fence(Ordering::SeqCst);
     state.reservation = Some(Reservation {
         address,
@@ -96,7 +102,14 @@ fn take(state: &mut State, address: u64, size: u64) -> Option<Reservation> {
 
 fn conditional<W: Word>(state: &mut State, op: &Op, through: bool) -> Result<(), Trapped> {
     let (address, authority, register) = destination(state, op, through);
-    state.authorize(op, &authority, register, address, W::SIZE, Permissions::STORE)?;
+    state.authorize(
+        op,
+        &authority,
+        register,
+        address,
+        W::SIZE,
+        Permissions::STORE,
+    )?;
     state.align(op, address, W::SIZE, true)?;
     let value = W::from_u64(state.get_x(op.rs2));
     let stored = match take(state, address, W::SIZE) {
@@ -153,11 +166,17 @@ pub(crate) fn amoswap_capability<const THROUGH: bool>(
 
 fn reserve_capability(state: &mut State, op: &Op, through: bool) -> Result<(), Trapped> {
     let (address, authority, register) = destination(state, op, through);
-    state.authorize(op, &authority, register, address, CAPABILITY_SIZE, Permissions::LOAD)?;
+    state.authorize(
+        op,
+        &authority,
+        register,
+        address,
+        CAPABILITY_SIZE,
+        Permissions::LOAD,
+    )?;
     state.align(op, address, CAPABILITY_SIZE, false)?;
     fence(Ordering::SeqCst);
-    let (bits, tag) =
-        state.with_region(op, address, false, |region| region.load_pair(address))?;
+    let (bits, tag) = state.with_region(op, address, false, |region| region.load_pair(address))?;
     fence(Ordering::SeqCst);
     state.reservation = Some(Reservation {
         address,

@@ -189,7 +189,13 @@ fn bounds(state: &mut State, op: &Op, rest: &[Op], length: u64, must_be_exact: b
             (!source.contains(source.address(), length)).then_some((Violation::Length, op.rs1))
         })
         .or_else(|| (must_be_exact && !exact).then_some((Violation::InexactBounds, op.rs1)));
-    give(state, op, rest, refusal, result.tag_if(exact || !must_be_exact))
+    give(
+        state,
+        op,
+        rest,
+        refusal,
+        result.tag_if(exact || !must_be_exact),
+    )
 }
 
 pub(crate) fn csetbounds(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
@@ -299,8 +305,8 @@ pub(crate) fn cunseal(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
 pub(crate) fn csealentry(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
     let source = state.capability(op.rs1);
     let executable = source.permits(Permissions::EXECUTE.bits());
-    let refusal = usable(&source, op.rs1)
-        .or_else(|| (!executable).then_some((Violation::Execute, op.rs1)));
+    let refusal =
+        usable(&source, op.rs1).or_else(|| (!executable).then_some((Violation::Execute, op.rs1)));
     give(state, op, rest, refusal, source.seal_entry())
 }
 
@@ -412,4 +418,3 @@ pub(crate) fn cspecialrw(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
     }
     next(state, rest)
 }
-

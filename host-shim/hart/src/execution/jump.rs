@@ -50,7 +50,10 @@ pub(crate) fn jal(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
 
 /// `jalr` in integer mode, and `jalr.pcc`: to a PC as software sees it.
 pub(crate) fn jalr(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
-    let pc = state.get_x(op.rs1).wrapping_add(op.imm()).wrapping_add(state.pc_bias);
+    let pc = state
+        .get_x(op.rs1)
+        .wrapping_add(op.imm())
+        .wrapping_add(state.pc_bias);
     let target = pc & !1;
     if !state.is_code(target) {
         return state.leave_code(op, target);

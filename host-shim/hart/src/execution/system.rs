@@ -3,11 +3,11 @@
 
 use std::sync::atomic::{Ordering, fence as host_fence};
 
+use crate::Privilege;
 use crate::control::{self, Access, csr};
 use crate::instruction::{Flow, Op, next};
 use crate::state::State;
 use crate::trap::{self, Violation, cause};
-use crate::Privilege;
 
 /// What no decoder knows.
 pub(crate) fn illegal(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
@@ -44,8 +44,8 @@ fn xret(state: &mut State, op: &Op, machine: bool) -> Flow {
     let (least, trapped) = if machine {
         (Privilege::Machine, false)
     } else {
-        let trapped = state.privilege == Privilege::Supervisor
-            && state.control.status & control::TSR != 0;
+        let trapped =
+            state.privilege == Privilege::Supervisor && state.control.status & control::TSR != 0;
         (Privilege::Supervisor, trapped)
     };
     if state.privilege < least || trapped {
@@ -68,8 +68,8 @@ pub(crate) fn sret(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
 }
 
 pub(crate) fn wfi(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
-    let trapped = state.privilege == Privilege::Supervisor
-        && state.control.status & control::TW != 0;
+    let trapped =
+        state.privilege == Privilege::Supervisor && state.control.status & control::TW != 0;
     if state.privilege == Privilege::User || trapped {
         return state.illegal(op);
     }
@@ -77,8 +77,8 @@ pub(crate) fn wfi(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
 }
 
 pub(crate) fn sfence_vma(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
-    let trapped = state.privilege == Privilege::Supervisor
-        && state.control.status & control::TVM != 0;
+    let trapped =
+        state.privilege == Privilege::Supervisor && state.control.status & control::TVM != 0;
     if state.privilege == Privilege::User || trapped {
         return state.illegal(op);
     }

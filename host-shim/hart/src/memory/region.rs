@@ -199,7 +199,10 @@ impl Region {
         let offset = self.offset(address, length)?;
         let first = (offset / PAGE_SIZE) as usize;
         let pages = &self.flags[first..first + (length / PAGE_SIZE) as usize];
-        let _changing = self.changing.write().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self
+            .changing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let has_tags = PageFlags::CAPABILITIES.bits();
         let add = flags.contains(PageFlags::CAPABILITIES);
         let mut entering = false;
