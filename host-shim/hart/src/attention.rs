@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How other threads reach a hart that runs.
 //!
-//! A hart looks at one word between blocks. The word says that somebody wants its attention, or that its interrupt lines changed. It
-//! is changed before whoever waits in [`InterruptLines::wait`] is woken, under the lock that the waiter holds while it looks, so that no
+//! A hart looks at one word between blocks. The word says that somebody wants its attention, that its interrupt lines changed, or that
+//! memory did. It is changed before whoever waits in [`InterruptLines::wait`] is woken, under the lock that the waiter holds while it looks, so that no
 //! change is missed.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(crate) const RAISED: u32 = 1 << 0;
 /// What decides about interrupts may have changed.
 pub(crate) const INTERRUPT: u32 = 1 << 1;
+/// Memory has another generation.
+pub(crate) const MEMORY: u32 = 1 << 2;
 
 /// Makes a hart's [`Hart::run`](crate::Hart::run) return, from any thread.
 #[derive(Debug, Default)]
@@ -58,9 +60,14 @@ impl Attention {
         self.word.fetch_or(INTERRUPT, Ordering::SeqCst);
     }
 
-    /// The hart is about to look at interrupts.
-    pub(crate) fn checking_interrupts(&self) {
-        self.word.fetch_and(!INTERRUPT, Ordering::SeqCst);
+    /// Makes the hart look at memory.
+    pub(crate) fn check_memory(&self) {
+        self.word.fetch_or(MEMORY, Ordering::SeqCst);
+    }
+
+    /// The hart is about to look at what the word said.
+    pub(crate) fn checking(&self) {
+        self.word.fetch_and(RAISED, Ordering::SeqCst);
     }
 }
 

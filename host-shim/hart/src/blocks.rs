@@ -27,7 +27,7 @@ const RECENT: usize = 1 << 13;
 /// A block in the table of recent ones.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Found {
-    /// The address of its first instruction; bit 0 is set in capability mode.
+    /// The address of its first instruction, and its complement in capability mode.
     key: u64,
     first: u32,
     /// Instructions; none in an empty place.
@@ -44,10 +44,17 @@ struct Block {
     epoch: u64,
 }
 
-/// A fetch that failed: cause and address.
-pub(crate) struct FetchFault {
-    pub(crate) cause: u64,
-    pub(crate) address: u64,
+/// Why there is no block at an address.
+pub(crate) enum NoBlock {
+    /// It lies in the native window.
+    Native,
+    /// A fetch failed.
+    Fault {
+        /// As in `mcause`.
+        cause: u64,
+        /// Where.
+        address: u64,
+    },
 }
 
 /// All decoded instructions of a hart.
@@ -56,12 +63,10 @@ pub(crate) struct Blocks {
     ops: Vec<Op>,
     code: Vec<u8>,
     blocks: Vec<Block>,
-    /// By region, and offset in it with the mode in bit 0.
+    /// By region and key.
     places: HashMap<(u64, u64), u32>,
     /// Counts what may have changed code.
     epoch: u64,
-    /// The generation of memory that `recent` is of.
-    pub(crate) generation: u64,
     native: Range<u64>,
 }
 
@@ -74,13 +79,13 @@ impl Blocks {
             blocks: Vec::new(),
             places: HashMap::new(),
             epoch: 0,
-            generation: 0,
             native: 0..0,
         }
     }
 
-    pub(crate) fn native(&self) -> &Range<u64> {
-        &self.native
+    /// Whether an address lies in the native window.
+    pub(crate) fn is_native(&self, pc: u64) -> bool {
+        self.native.contains(&pc)
     }
 
     pub(crate) fn set_native(&mut self, native: Range<u64>) {
@@ -96,14 +101,9 @@ impl Blocks {
         self.places.clear();
     }
 
-    fn forget_recent(&mut self) {
+    /// Memory may have another generation.
+    pub(crate) fn forget_recent(&mut self) {
         self.recent.fill(Found::default());
-    }
-
-    /// Memory has another generation.
-    pub(crate) fn refresh(&mut self, generation: u64) {
-        self.generation = generation;
-        self.forget_recent();
     }
 
     /// Code may have changed.
@@ -121,15 +121,15 @@ impl Blocks {
             .unwrap_or_default()
     }
 
-    /// The block at `pc`, which is even.
+    /// The block at `pc`.
     #[inline(always)]
     pub(crate) fn find(
         &mut self,
         state: &State,
         pc: u64,
         capability_mode: bool,
-    ) -> Result<Found, FetchFault> {
-        let key = pc | u64::from(capability_mode);
+    ) -> Result<Found, NoBlock> {
+        let key = key(pc, capability_mode);
         let found = self.recent[(pc >> 1) as usize % RECENT];
         if found.key == key && found.count != 0 {
             return Ok(found);
@@ -139,8 +139,17 @@ impl Blocks {
 
     #[cold]
     #[inline(never)]
-    fn miss(&mut self, state: &State, pc: u64, capability_mode: bool) -> Result<Found, FetchFault> {
-        let key = pc | u64::from(capability_mode);
+    fn miss(&mut self, state: &State, pc: u64, capability_mode: bool) -> Result<Found, NoBlock> {
+        if self.is_native(pc) {
+            return Err(NoBlock::Native);
+        }
+        if pc & 1 != 0 {
+            return Err(NoBlock::Fault {
+                cause: cause::FETCH_MISALIGNED,
+                address: pc,
+            });
+        }
+        let key = key(pc, capability_mode);
         let mut bytes = [0; 4 * MAX_BLOCK];
         let (region, length) = fetch(state, pc, &mut bytes)?;
         let straddles = length == 2 && bytes[0] & 3 == 3;
@@ -165,9 +174,9 @@ impl Blocks {
                     let mut rest = [0; 2];
                     fetch(state, pc.wrapping_add(2), &mut rest)?;
                     bytes[2..4].copy_from_slice(&rest);
-                    self.add(key, &bytes[..4], None)
+                    self.add(pc, capability_mode, &bytes[..4], None)
                 } else {
-                    self.add(key, &bytes[..length], Some(place))
+                    self.add(pc, capability_mode, &bytes[..length], Some(place))
                 }
             }
         };
@@ -178,11 +187,16 @@ impl Blocks {
     }
 
     /// Decodes a block from the bytes at its begin; puts it where it can be found again, if it has a place.
-    fn add(&mut self, key: u64, bytes: &[u8], place: Option<(u64, u64)>) -> Found {
+    fn add(
+        &mut self,
+        pc: u64,
+        capability_mode: bool,
+        bytes: &[u8],
+        place: Option<(u64, u64)>,
+    ) -> Found {
         if self.ops.len() > MAX_OPS - MAX_BLOCK {
             self.clear();
         }
-        let pc = key & !1;
         let first = self.ops.len();
         let mut at = 0;
         for index in 0..MAX_BLOCK {
@@ -199,7 +213,7 @@ impl Blocks {
                 };
                 raw |= u32::from(high[0]) << 16 | u32::from(high[1]) << 24;
             }
-            let mut op = decode(raw, key & 1 != 0);
+            let mut op = decode(raw, capability_mode);
             op.offset = at as u16;
             op.index = index as u8;
             at += usize::from(op.size);
@@ -210,7 +224,7 @@ impl Blocks {
             }
         }
         let found = Found {
-            key,
+            key: key(pc, capability_mode),
             first: first as u32,
             count: (self.ops.len() - first) as u16,
             bytes: at as u16,
@@ -230,12 +244,18 @@ impl Blocks {
     }
 }
 
+/// What a block is found by in the table. Addresses of code are even, and the complement of an address is odd.
+#[inline(always)]
+const fn key(pc: u64, capability_mode: bool) -> u64 {
+    if capability_mode { !pc } else { pc }
+}
+
 /// Bytes of code at an address, up to the end of its page at most, and their region.
-fn fetch(state: &State, address: u64, bytes: &mut [u8]) -> Result<(u64, usize), FetchFault> {
-    let fault = |cause| FetchFault { cause, address };
+fn fetch(state: &State, address: u64, bytes: &mut [u8]) -> Result<(u64, usize), NoBlock> {
+    let fault = |cause| NoBlock::Fault { cause, address };
     let region = state
         .code_region(address)
-        .ok_or(fault(cause::FETCH_ACCESS))?;
+        .ok_or_else(|| fault(cause::FETCH_ACCESS))?;
     debug_assert!(region.begin().is_multiple_of(PAGE_SIZE));
     match region.fetch(address, bytes) {
         Ok(length) => Ok((region.id(), length)),

@@ -431,7 +431,7 @@ impl Capability {
     pub const fn and_permissions(&self, mask: u32) -> Capability {
         let bits = (mask & HARDWARE_PERMISSIONS | mask >> SOFTWARE_SHIFT << 12) as u64 & 0xffff;
         Capability {
-            high: self.high & (bits << PERMISSION_SHIFT | (1 << PERMISSION_SHIFT) - 1),
+            high: self.high & (bits << PERMISSION_SHIFT | !(u64::MAX << PERMISSION_SHIFT)),
             tag: self.tag && !self.is_sealed(),
             ..*self
         }

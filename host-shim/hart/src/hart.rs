@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::attention::{self, Attention, InterruptLines};
-use crate::blocks::{Blocks, FetchFault};
+use crate::blocks::{Blocks, NoBlock};
 use crate::control::{TimeSource, csr, scr};
 use crate::instruction::{self, Flow};
 use crate::state::{State, register};
@@ -272,29 +272,28 @@ impl Hart {
                 if word & attention::RAISED != 0 {
                     return Exit::Attention;
                 }
-                state.attention.checking_interrupts();
-                if machine && let Some(number) = state.interrupt() {
-                    state.enter_trap(true, number, 0, state.pc);
-                }
-            }
-            if state.memory.generation() != blocks.generation {
+                state.attention.checking();
                 state.enter_memory();
-                blocks.refresh(state.generation);
+                blocks.forget_recent();
+                if machine
+                    && left != 0
+                    && let Some(number) = state.interrupt()
+                {
+                    state.enter_trap(true, number, 0, state.pc);
+                    left -= 1;
+                }
             }
             if left == 0 {
                 return Exit::Limit;
             }
             let pc = state.pc;
-            if blocks.native().contains(&pc) {
-                return Exit::Native { address: pc };
-            }
             let flow = match fetch(state, blocks, pc, left) {
-                Ok((ops, after)) => {
+                Ok((ops, bytes)) => {
                     state.block = pc;
                     let flow = instruction::next(state, ops);
                     let executed = match flow {
                         Flow::End => {
-                            state.pc = pc.wrapping_add(after);
+                            state.pc = pc.wrapping_add(bytes);
                             ops.len() as u64
                         }
                         Flow::Trap => {
@@ -310,7 +309,8 @@ impl Hart {
                     left -= executed;
                     flow
                 }
-                Err(raised) => {
+                Err(Refused::Native) => return Exit::Native { address: pc },
+                Err(Refused::Trap(raised)) => {
                     state.raised = raised;
                     Flow::Trap
                 }
@@ -330,25 +330,32 @@ impl Hart {
                     }
                     state.attention.check_interrupts();
                 }
-                Flow::Trap if machine => {
-                    let raised = state.raised;
-                    state.enter_trap(false, raised.cause, raised.tval, state.pc);
-                    state.attention.check_interrupts();
-                    left = left.saturating_sub(1);
-                }
                 Flow::Trap => {
                     let raised = state.raised;
-                    state.reservation = None;
-                    return Exit::Trap(Trap {
-                        cause: raised.cause,
-                        tval: raised.tval,
-                        address: raised.address,
-                        pcc: state.pcc_at(state.pc),
-                    });
+                    if machine {
+                        state.enter_trap(false, raised.cause, raised.tval, state.pc);
+                        state.attention.check_interrupts();
+                        left = left.saturating_sub(1);
+                    } else {
+                        state.reservation = None;
+                        return Exit::Trap(Trap {
+                            cause: raised.cause,
+                            tval: raised.tval,
+                            address: raised.address,
+                            pcc: state.pcc_at(state.pc),
+                        });
+                    }
                 }
             }
         }
     }
+}
+
+/// Why there is no instruction to execute.
+enum Refused {
+    /// It lies in the native window.
+    Native,
+    Trap(Raised),
 }
 
 /// The instructions at `pc`, `limit` at most, and how many bytes of code they are.
@@ -358,21 +365,19 @@ fn fetch<'a>(
     blocks: &'a mut Blocks,
     pc: u64,
     limit: u64,
-) -> Result<(&'a [instruction::Op], u64), Raised> {
+) -> Result<(&'a [instruction::Op], u64), Refused> {
     let allowed = state.fetchable_bytes(pc);
-    if !state.fetchable || allowed < 2 || pc & 1 != 0 {
-        return Err(refused(state, pc));
-    }
-    let found = match blocks.find(state, pc, state.capability_mode()) {
-        Ok(found) => found,
-        Err(FetchFault { cause, address }) => {
-            return Err(Raised {
-                cause,
-                tval: address,
-                address,
-                ..Raised::default()
-            });
+    let found = if allowed < 2 {
+        None
+    } else {
+        match blocks.find(state, pc, state.capability_mode()) {
+            Ok(found) => Some(found),
+            Err(NoBlock::Native) => return Err(Refused::Native),
+            Err(NoBlock::Fault { cause, address }) => return Err(fault(cause, address)),
         }
+    };
+    let Some(found) = found else {
+        return Err(violation(state, blocks, pc));
     };
     let ops = blocks.ops(found);
     if u64::from(found.count) <= limit && u64::from(found.bytes) <= allowed {
@@ -389,22 +394,30 @@ fn fetch<'a>(
         .and_then(|ops| Some((ops, ops.last()?.end())))
     {
         Some(some) => Ok(some),
-        None => Err(refused(state, pc)),
+        None => Err(violation(state, blocks, pc)),
     }
 }
 
-/// Why nothing can be fetched at `pc` with PCC.
 #[cold]
-fn refused(state: &State, pc: u64) -> Raised {
-    let (cause, tval) = if state.fetchable && pc & 1 != 0 {
-        (cause::FETCH_MISALIGNED, pc)
-    } else {
-        (cause::CHERI, state.fetch_violation().tval(PCC))
-    };
-    Raised {
+fn fault(cause: u64, address: u64) -> Refused {
+    Refused::Trap(Raised {
         cause,
-        tval,
+        tval: address,
+        address,
+        ..Raised::default()
+    })
+}
+
+/// PCC does not allow a fetch at `pc`. The native window comes first.
+#[cold]
+fn violation(state: &State, blocks: &Blocks, pc: u64) -> Refused {
+    if blocks.is_native(pc) {
+        return Refused::Native;
+    }
+    Refused::Trap(Raised {
+        cause: cause::CHERI,
+        tval: state.fetch_violation().tval(PCC),
         address: pc,
         ..Raised::default()
-    }
+    })
 }

@@ -53,6 +53,8 @@ pub(crate) struct State {
     code_begin: u64,
     /// How far from it the last place is where an instruction of 2 bytes fits.
     code_span: u64,
+    /// How many bytes from it on may be fetched; 2^64 - 1 if all may.
+    code_length: u64,
     pub(crate) older: bool,
 
     /// Address of the next instruction, absolute, while no block is executed.
@@ -60,7 +62,7 @@ pub(crate) struct State {
     /// Its address means nothing.
     pcc: Capability,
     /// Whether instructions may be fetched with it.
-    pub(crate) fetchable: bool,
+    fetchable: bool,
     ddc: Capability,
     /// What integer addresses lie below absolute ones: DDC's address in the older generation.
     ddc_bias: u64,
@@ -92,6 +94,7 @@ impl State {
         for n in [12, 15, 28, 31] {
             special[n] = root;
         }
+        let attention = Arc::<Attention>::default();
         let mut state = State {
             x: [0; 256],
             live: [false; 256],
@@ -104,6 +107,7 @@ impl State {
             pc_bias: 0,
             code_begin: 0,
             code_span: 0,
+            code_length: 0,
             older: config.isa == Isa::V8,
             pc: 0,
             pcc: root,
@@ -119,10 +123,10 @@ impl State {
             reservation: None,
             stale: false,
             map: memory.map(),
-            presence: memory.join(),
+            presence: memory.join(Arc::clone(&attention)),
             generation: 0,
             memory,
-            attention: Arc::default(),
+            attention,
         };
         state.set_pcc(&root);
         state.set_ddc(&root);
@@ -183,6 +187,11 @@ impl State {
         self.pc_bias = if self.older { pcc.base() } else { 0 };
         self.code_begin = pcc.base();
         self.code_span = u64::try_from(pcc.length().saturating_sub(2)).unwrap_or(u64::MAX);
+        self.code_length = if self.fetchable {
+            u64::try_from(pcc.length()).unwrap_or(u64::MAX)
+        } else {
+            0
+        };
     }
 
     pub(crate) fn capability_mode(&self) -> bool {
@@ -195,11 +204,10 @@ impl State {
     }
 
     /// How many bytes PCC allows to be fetched at an absolute address.
+    #[inline(always)]
     pub(crate) fn fetchable_bytes(&self, address: u64) -> u64 {
-        if address < self.pcc.base() {
-            return 0;
-        }
-        u64::try_from(self.pcc.top().saturating_sub(u128::from(address))).unwrap_or(u64::MAX)
+        self.code_length
+            .saturating_sub(address.wrapping_sub(self.code_begin))
     }
 
     /// Why nothing can be fetched with PCC.

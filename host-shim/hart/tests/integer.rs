@@ -676,7 +676,7 @@ fn forbidden_csr_accesses_are_illegal_instructions() {
             csrw cycle, a0
             csrrs a0, cycle, zero       # only reads
             csrrsi a0, mvendorid, 0
-            .insn i 0x73, 0, x0, x0, 0x123
+            .insn i 0x73, 0, x0, x0, 0x7ff
             li a0, 0
             j finish
             .balign 4
@@ -701,7 +701,7 @@ fn forbidden_csr_accesses_are_illegal_instructions() {
             2,
             0xc005_1073,
             2,
-            0x1230_0073
+            0x7ff0_0073
         ])
     );
 }

@@ -14,8 +14,9 @@ use capstream_hart::Isa;
 use capstream_hart::board::{Interrupter, Power, Stop};
 use toolchain::{LIMIT, Program, lines};
 
-/// Goes to a label in another mode (0 user, 1 supervisor).
+/// Goes to a label in another mode (0 user, 1 supervisor). All instructions are long, so that handlers know what to skip.
 const ENTER: &str = "
+    .option norvc
     .macro enter mode, label
     li t0, 3 << 11
     csrc mstatus, t0
@@ -235,7 +236,6 @@ fn memory_that_is_not_there_is_an_access_fault() {
             mv t2, s2
         2:  csrw mepc, t2
             mret
-            .option norvc
         ",
     );
     let printed = program.run_in_both();

@@ -173,6 +173,8 @@ impl Image {
         let headers = header
             .program_headers(LE, bytes)
             .map_err(|error| damaged(error.to_string()))?;
+        let wanted = header.e_entry(LE);
+        let mut entry = None;
         let mut segments = Vec::new();
         for (index, header) in headers.iter().enumerate() {
             match header.p_type(LE) {
@@ -201,19 +203,24 @@ impl Image {
                     bytes.len()
                 ))
             })?;
+            // The entry is a virtual address.
+            if let Some(offset) = wanted.checked_sub(header.p_vaddr(LE))
+                && offset < length
+            {
+                entry = Some(begin + offset);
+            }
             segments.push(Segment {
                 begin,
                 bytes: data.into(),
                 length,
             });
         }
-        let entry = header.e_entry(LE);
-        if !segments.iter().any(|segment| segment.contains(entry)) {
+        let Some(entry) = entry else {
             return Err(ImageError::Entry {
                 path: path.into(),
-                entry,
+                entry: wanted,
             });
-        }
+        };
         Ok(Image {
             path: path.into(),
             entry,
@@ -221,7 +228,7 @@ impl Image {
         })
     }
 
-    /// The entry that the file asks for.
+    /// The physical address of the entry that the file asks for.
     pub fn entry(&self) -> u64 {
         self.entry
     }

@@ -265,9 +265,11 @@ impl Board {
 
     /// Writes RAM; how many bytes could be written.
     pub fn write_memory(&mut self, address: u64, bytes: &[u8]) -> usize {
-        self.access(address, bytes.len(), |region, address, range| {
+        let written = self.access(address, bytes.len(), |region, address, range| {
             region.write(address, &bytes[range])
-        })
+        });
+        self.hart.forget_code();
+        written
     }
 
     fn access(

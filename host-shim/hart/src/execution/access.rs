@@ -11,31 +11,51 @@ use crate::memory::Word;
 use crate::state::{State, Trapped};
 use crate::{Capability, Permissions};
 
+// An access that the window does not cover continues in a function of its own: then the usual one needs no stack.
+
 /// Sign-extending load from an integer address.
 pub(crate) fn load<W: Word>(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
     let address = state.get_x(op.rs1).wrapping_add(op.imm());
-    let value = match state.window.load::<W>(address) {
-        Some(value) => value,
-        None => match state.load_integer::<W>(op, address) {
-            Ok(value) => value,
-            Err(Trapped) => return Flow::Trap,
-        },
-    };
-    state.set_x(op.rd, value.extend());
+    match state.window.load::<W>(address) {
+        Some(value) => {
+            state.set_x(op.rd, value.extend());
+            next(state, rest)
+        }
+        None => load_missed::<W>(state, op, rest),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn load_missed<W: Word>(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
+    let address = state.get_x(op.rs1).wrapping_add(op.imm());
+    match state.load_integer::<W>(op, address) {
+        Ok(value) => state.set_x(op.rd, value.extend()),
+        Err(Trapped) => return Flow::Trap,
+    }
     next(state, rest)
 }
 
 /// Zero-extending load from an integer address.
 pub(crate) fn load_unsigned<W: Word>(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
     let address = state.get_x(op.rs1).wrapping_add(op.imm());
-    let value = match state.window.load::<W>(address) {
-        Some(value) => value,
-        None => match state.load_integer::<W>(op, address) {
-            Ok(value) => value,
-            Err(Trapped) => return Flow::Trap,
-        },
-    };
-    state.set_x(op.rd, value.to_u64());
+    match state.window.load::<W>(address) {
+        Some(value) => {
+            state.set_x(op.rd, value.to_u64());
+            next(state, rest)
+        }
+        None => load_unsigned_missed::<W>(state, op, rest),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn load_unsigned_missed<W: Word>(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
+    let address = state.get_x(op.rs1).wrapping_add(op.imm());
+    match state.load_integer::<W>(op, address) {
+        Ok(value) => state.set_x(op.rd, value.to_u64()),
+        Err(Trapped) => return Flow::Trap,
+    }
     next(state, rest)
 }
 
@@ -43,12 +63,21 @@ pub(crate) fn load_unsigned<W: Word>(state: &mut State, op: &Op, rest: &[Op]) ->
 pub(crate) fn store<W: Word>(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
     let address = state.get_x(op.rs1).wrapping_add(op.imm());
     let value = W::from_u64(state.get_x(op.rs2));
-    if !state.window.store::<W>(address, value)
-        && state.store_integer::<W>(op, address, value).is_err()
-    {
-        return Flow::Trap;
+    if state.window.store::<W>(address, value) {
+        return next(state, rest);
     }
-    next(state, rest)
+    store_missed::<W>(state, op, rest)
+}
+
+#[cold]
+#[inline(never)]
+fn store_missed<W: Word>(state: &mut State, op: &Op, rest: &[Op]) -> Flow {
+    let address = state.get_x(op.rs1).wrapping_add(op.imm());
+    let value = W::from_u64(state.get_x(op.rs2));
+    match state.store_integer::<W>(op, address, value) {
+        Ok(()) => next(state, rest),
+        Err(Trapped) => Flow::Trap,
+    }
 }
 
 /// Sign-extending load through a capability register.

@@ -18,6 +18,7 @@ pub(crate) use region::Fault;
 pub use region::Region;
 pub(crate) use window::Window;
 
+use crate::Attention;
 use presence::Generations;
 
 /// Bytes of a page.
@@ -223,15 +224,9 @@ impl Memory {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The generation of the map and of all page flags, which changes when harts have to look again.
-    #[inline(always)]
-    pub(crate) fn generation(&self) -> u64 {
-        self.generations.now()
-    }
-
-    /// Another hart.
-    pub(crate) fn join(&self) -> Presence {
-        self.generations.join()
+    /// Another hart, which is told through its attention when it has to look again.
+    pub(crate) fn join(&self, attention: Arc<Attention>) -> Presence {
+        self.generations.join(attention)
     }
 
     /// A hart begins to run, or looks again: the generation that it may rely on.
