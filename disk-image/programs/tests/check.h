@@ -15,6 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * How many times slower than the host's the processor may be that this is compiled for, as a simulated one is: what is there for its
+ * volume is divided by it, and what has to come late enough is multiplied.
+ */
+#ifndef SLOWNESS
+#define SLOWNESS 1
+#endif
+_Static_assert(SLOWNESS >= 1 && SLOWNESS < 20, "the longest interval that is multiplied has to stay below a second");
+
 static int checks_done, checks_failed;
 
 /* Notes one finding; the format and what follows say why it failed. Any thread may call it. */

@@ -18,7 +18,7 @@
 
 #define TURNS 20
 #define BYTES 3
-#define LOOPS_PER_BYTE 20000000
+#define LOOPS_PER_BYTE (20000000 / SLOWNESS)
 
 extern char **environ;
 

@@ -102,7 +102,7 @@ static void on_alternate_stack(void)
 
 static void soon(long microseconds)
 {
-	struct itimerval timer = { .it_value = { .tv_usec = microseconds } };
+	struct itimerval timer = { .it_value = { .tv_usec = microseconds * SLOWNESS } };
 
 	REQUIRE(setitimer(ITIMER_REAL, &timer, NULL) == 0, "setitimer");
 }
@@ -149,6 +149,7 @@ static void survived_faults(void)
 	handle(SIGILL, 0, jump_back);
 	handle(SIGFPE, 0, jump_back);
 	handle(SIGTRAP, 0, jump_back);
+	handle(SIGBUS, 0, jump_back);
 	count = 0;
 	if (sigsetjmp(back, 1) == 0)
 		*(volatile char *)address(24) = 1;
@@ -179,6 +180,22 @@ static void survived_faults(void)
 	if (sigsetjmp(back, 1) == 0)
 		*(volatile char *)address(0x8000000000000000) = 1;
 	EXPECT(count == 8 && last.si_signo == SIGSEGV, "an address that is not canonical is SIGSEGV");
+#elif defined(__riscv)
+	if (sigsetjmp(back, 1) == 0)
+		__asm__ volatile("ebreak");
+	EXPECT(count == 5 && last.si_signo == SIGTRAP, "a breakpoint is SIGTRAP");
+	if (sigsetjmp(back, 1) == 0)
+		__asm__ volatile("csrr t0, sstatus" ::: "t0");
+	EXPECT(count == 6 && last.si_signo == SIGILL, "a privileged instruction is SIGILL");
+	if (sigsetjmp(back, 1) == 0)
+		__asm__ volatile("lr.w t0, (%0)" ::"r"((char *)ends + 1) : "t0", "memory");
+	EXPECT(count == 7 && last.si_signo == SIGBUS && last.si_code == BUS_ADRALN, "an atomic access that is not aligned is SIGBUS");
+	if (sigsetjmp(back, 1) == 0)
+		*(volatile char *)address(0x8000000000000000) = 1;
+	EXPECT(count == 8 && last.si_signo == SIGSEGV, "an address that no program has is SIGSEGV");
+	if (sigsetjmp(back, 1) == 0)
+		((void (*)(void))address(0x8000000000000000))();
+	EXPECT(count == 9 && last.si_signo == SIGSEGV, "and a jump to it");
 #endif
 	for (volatile int i = 0; i < 1000; i++)
 		if (sigsetjmp(back, 1) == 0)
@@ -188,6 +205,7 @@ static void survived_faults(void)
 	signal(SIGILL, SIG_DFL);
 	signal(SIGFPE, SIG_DFL);
 	signal(SIGTRAP, SIG_DFL);
+	signal(SIGBUS, SIG_DFL);
 }
 
 #ifdef __x86_64__
@@ -256,6 +274,59 @@ static void kept_registers(void)
 	REQUIRE(setitimer(ITIMER_REAL, &off, NULL) == 0, "setitimer");
 	EXPECT_VALUE(0, wrong, "registers survive two hundred signals in a loop");
 }
+#elif defined(__riscv)
+/* Goes on behind the instruction of four bytes that faulted, with a value for it. */
+static void skip_instruction(int signal, siginfo_t *info, void *context)
+{
+	unsigned long *registers = ((ucontext_t *)context)->uc_mcontext.__gregs;
+
+	note(signal, info, context);
+	registers[REG_PC] += 4;
+	registers[REG_A0] = 4711;
+}
+
+static void changed_registers(void)
+{
+	register unsigned long value __asm__("a0") = 1;
+
+	handle(SIGILL, 0, skip_instruction);
+	__asm__ volatile(".option push\n .option norvc\n unimp\n .option pop\n" : "+r"(value) : : "memory");
+	EXPECT_VALUE(4711, value, "what a handler writes into the saved registers is taken");
+	signal(SIGILL, SIG_DFL);
+}
+
+/* All registers but sp, gp and tp, which the handler needs, and x5 and x6, which count and collect. */
+#define KEPT "1,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31"
+
+/* Every register that a program has keeps its value across signals at any place in a loop. */
+static void kept_registers(void)
+{
+	struct itimerval often = { .it_value = { .tv_usec = 500 * SLOWNESS }, .it_interval = { .tv_usec = 500 * SLOWNESS } }, off = { 0 };
+	unsigned long wrong = 0;
+
+	handle(SIGALRM, SA_RESTART, note);
+	count = 0;
+	REQUIRE(setitimer(ITIMER_REAL, &often, NULL) == 0, "setitimer");
+	while (count < 200) {
+		unsigned long bad = 0;
+
+		__asm__ volatile(
+			".irp n," KEPT "\n li x\\n, 0x0101010101010101 * \\n\n .endr\n"
+			"li x6, 0x0606060606060606\n"
+			"li x5, %1\n"
+			"1: addi x5, x5, -1\n bnez x5, 1b\n"
+			"li x5, 0x0606060606060606\n xor x6, x6, x5\n"
+			".irp n," KEPT "\n li x5, 0x0101010101010101 * \\n\n xor x5, x5, x\\n\n or x6, x6, x5\n .endr\n"
+			"sd x6, %0\n"
+			: "=m"(bad)
+			: "i"(20000 / SLOWNESS)
+			: "x1", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17", "x18", "x19", "x20",
+			  "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30", "x31", "memory");
+		wrong += bad != 0;
+	}
+	REQUIRE(setitimer(ITIMER_REAL, &off, NULL) == 0, "setitimer");
+	EXPECT_VALUE(0, wrong, "registers survive two hundred signals in a loop");
+}
 #endif
 
 static void leave_loop(int signal, siginfo_t *info, void *context)
@@ -311,10 +382,8 @@ int main(void)
 	on_alternate_stack();
 	restart();
 	survived_faults();
-#ifdef __x86_64__
 	changed_registers();
 	kept_registers();
-#endif
 	endless_loop();
 	to_a_thread();
 	return checks_end();

@@ -174,7 +174,7 @@ static void no_alarm(int signal)
 static void blocking_probe(void)
 {
 	struct sigaction action = { .sa_handler = no_alarm };
-	struct itimerval soon = { .it_value = { .tv_usec = 100000 } };
+	struct itimerval soon = { .it_value = { .tv_usec = 50000 * SLOWNESS } };
 
 	REQUIRE(fcntl(devices[SENDER], F_SETFL, 0) == 0, "clearing O_NONBLOCK");
 	REQUIRE(sigaction(SIGALRM, &action, NULL) == 0, "sigaction");

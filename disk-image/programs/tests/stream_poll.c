@@ -125,7 +125,7 @@ static void no_alarm(int signal)
 static void interrupted(void)
 {
 	struct sigaction action = { .sa_handler = no_alarm };
-	struct itimerval soon = { .it_value = { .tv_usec = 50000 } };
+	struct itimerval soon = { .it_value = { .tv_usec = 50000 * SLOWNESS } };
 
 	REQUIRE(sigaction(SIGALRM, &action, NULL) == 0, "sigaction");
 	REQUIRE(setitimer(ITIMER_REAL, &soon, NULL) == 0, "setitimer");

@@ -31,7 +31,7 @@ static void count_alarm(int signal)
 
 static void alarm_soon(void)
 {
-	struct itimerval soon = { .it_value = { .tv_usec = 50000 } };
+	struct itimerval soon = { .it_value = { .tv_usec = 50000 * SLOWNESS } };
 
 	REQUIRE(setitimer(ITIMER_REAL, &soon, NULL) == 0, "setitimer");
 }

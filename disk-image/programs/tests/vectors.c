@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Vector registers belong to each thread: they survive preemption in a loop, system calls and signals, in full width.
+ * Vector registers, or those of floating-point numbers where there are no others, belong to each thread: they survive preemption in a
+ * loop, system calls and signals, in full width.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -10,17 +11,23 @@
 
 #include "check.h"
 
+#define THREADS 4
+#define ROUNDS 60
+#define LOOPS (300000ul / SLOWNESS)
+
 #ifdef __x86_64__
 #include <immintrin.h>
 
-#define THREADS 4
-#define ROUNDS 60
+static int has_registers(void)
+{
+	return __builtin_cpu_supports("avx2");
+}
 
 /* Keeps a value of its own in sixteen 32-byte registers for a while, without and with system calls, and looks whether it is still there. */
 __attribute__((target("avx2"))) static int keep(uint64_t value, int round)
 {
 	__m256i wanted = _mm256_set_epi64x((long long)value, (long long)~value, (long long)(value << 1), (long long)(value * 3));
-	uint64_t wrong[4] = { 0 }, number = 39 /* getpid */, loops = 300000;
+	uint64_t wrong[4] = { 0 }, number = 39 /* getpid */, loops = LOOPS;
 
 	__asm__ volatile(
 		"vmovdqa %[wanted], %%ymm0\n vmovdqa %%ymm0, %%ymm1\n vmovdqa %%ymm0, %%ymm2\n vmovdqa %%ymm0, %%ymm3\n"
@@ -46,15 +53,6 @@ __attribute__((target("avx2"))) static int keep(uint64_t value, int round)
 	return (wrong[0] | wrong[1] | wrong[2] | wrong[3]) != 0;
 }
 
-static void *keep_on(void *argument)
-{
-	uintptr_t wrong = 0;
-
-	for (int i = 0; i < ROUNDS; i++)
-		wrong += (uintptr_t)keep(0x1234567800000000u + ((uintptr_t)argument << 8) + (uintptr_t)i, i);
-	return (void *)wrong;
-}
-
 /* A handler that leaves every vector register changed. */
 __attribute__((target("avx2"))) static void spoil(int signal)
 {
@@ -65,16 +63,87 @@ __attribute__((target("avx2"))) static void spoil(int signal)
 			 : "xmm0", "xmm1", "xmm7", "xmm15");
 }
 
+#elif defined(__riscv)
+#define ALL "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31"
+#define CLOBBERED                                                                                            \
+	"f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12", "f13", "f14", "f15", "f16", "f17", "f18", "f19", "f20", \
+		"f21", "f22", "f23", "f24", "f25", "f26", "f27", "f28", "f29", "f30", "f31"
+
+static int has_registers(void)
+{
+	return 1;
+}
+
+/*
+ * Keeps values of its own in all registers, and a rounding mode and exception flags, for a while, without and with system calls, and
+ * looks whether they are still there.
+ */
+static int keep(uint64_t value, int round)
+{
+	/* Rounding modes 0 to 4 exist; any flags do. */
+	uint64_t control = (value % 5) << 5 | (value >> 8 & 31), wrong = 0, loops = LOOPS, next = value, left;
+
+	__asm__ volatile(
+		".irp n," ALL "\n fmv.d.x f\\n, %[next]\n add %[next], %[next], %[value]\n .endr\n"
+		"fscsr %[control]\n"
+		"1: addi %[loops], %[loops], -1\n bnez %[loops], 1b\n"
+		"andi a0, %[round], 1\n beqz a0, 2f\n li a7, 172\n ecall\n 2:\n" /* getpid */
+		"frcsr %[left]\n xor %[wrong], %[left], %[control]\n"
+		"mv %[next], %[value]\n"
+		".irp n," ALL "\n fmv.x.d %[left], f\\n\n xor %[left], %[left], %[next]\n or %[wrong], %[wrong], %[left]\n"
+		" add %[next], %[next], %[value]\n .endr\n"
+		"fscsr zero\n"
+		: [wrong] "+&r"(wrong), [loops] "+&r"(loops), [next] "+&r"(next), [left] "=&r"(left)
+		: [value] "r"(value), [control] "r"(control), [round] "r"(round)
+		: "a0", "a7", "memory", CLOBBERED);
+	return wrong != 0;
+}
+
+/* A handler that leaves every register changed, and the rounding mode and all flags. */
+static void spoil(int signal)
+{
+	(void)signal;
+	__asm__ volatile("li t0, -1\n .irp n," ALL "\n fmv.d.x f\\n, t0\n .endr\n li t0, 0x3f\n fscsr t0\n" : : : "t0", CLOBBERED);
+}
+
+#else
+static int has_registers(void)
+{
+	return 0;
+}
+
+static int keep(uint64_t value, int round)
+{
+	(void)value;
+	(void)round;
+	return 1;
+}
+
+static void spoil(int signal)
+{
+	(void)signal;
+}
+#endif
+
+static void *keep_on(void *argument)
+{
+	uintptr_t wrong = 0;
+
+	for (int i = 0; i < ROUNDS; i++)
+		wrong += (uintptr_t)keep(0x1234567800000000u + ((uintptr_t)argument << 8) + (uintptr_t)i, i);
+	return (void *)wrong;
+}
+
 int main(void)
 {
-	struct itimerval often = { .it_value = { .tv_usec = 1000 }, .it_interval = { .tv_usec = 1000 } }, off = { 0 };
+	struct itimerval often = { .it_value = { .tv_usec = 1000 * SLOWNESS }, .it_interval = { .tv_usec = 1000 * SLOWNESS } }, off = { 0 };
 	struct sigaction action = { .sa_handler = spoil, .sa_flags = SA_RESTART };
 	pthread_t threads[THREADS];
 	uintptr_t wrong = 0;
 
 	checks_begin();
-	if (!__builtin_cpu_supports("avx2")) {
-		reached("no AVX on this processor: nothing to keep");
+	if (!has_registers()) {
+		reached("this processor has no such registers: nothing to keep");
 		return checks_end();
 	}
 	for (int with_signals = 0; with_signals < 2; with_signals++) {
@@ -95,11 +164,3 @@ int main(void)
 	REQUIRE(setitimer(ITIMER_REAL, &off, NULL) == 0, "setitimer");
 	return checks_end();
 }
-#else
-int main(void)
-{
-	checks_begin();
-	reached("no vector registers are known here: nothing to keep");
-	return checks_end();
-}
-#endif

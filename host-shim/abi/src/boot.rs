@@ -6,6 +6,7 @@
 //! image end, rounded    boot page: BootInfo
 //! + PAGE                vCPU page: VcpuPage
 //! + PAGE                command line, NUL-terminated
+//! + PAGE                capability store of the vCPU, on platforms that have one
 //! + PAGE                portal stacks: PORTAL_STACKS of PORTAL_STACK_SIZE
 //! ...                   memory of the kernel and its programs
 //! end - PATCH_AREA      stubs of patched system calls
@@ -20,6 +21,8 @@ pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"capstrm1");
 pub const PORTAL_STACKS: u64 = 16;
 /// Bytes of one portal stack.
 pub const PORTAL_STACK_SIZE: u64 = 16384;
+/// Bytes between the image and the portal stacks.
+pub const HEAD: u64 = 4 * PAGE;
 /// Bytes at the end of the range for the stubs of patched system calls.
 pub const PATCH_AREA: u64 = 4 << 20;
 /// How many virtio devices a cVM can have.
@@ -88,6 +91,8 @@ pub struct Layout {
     pub vcpu: u64,
     /// The command line.
     pub command_line: u64,
+    /// The vCPU's capability store, see [`crate::riscv64::store`]; unused on x86-64.
+    pub capability_store: u64,
     /// The first portal stack.
     pub portal_stacks: u64,
     /// First byte of memory for the kernel.
@@ -112,7 +117,7 @@ impl Layout {
         let Some(boot) = base.checked_add(image_size) else {
             return None;
         };
-        let Some(ram_begin) = boot.checked_add(3 * PAGE + PORTAL_STACKS * PORTAL_STACK_SIZE) else {
+        let Some(ram_begin) = boot.checked_add(HEAD + PORTAL_STACKS * PORTAL_STACK_SIZE) else {
             return None;
         };
         let Some(ram_end) = end.checked_sub(PATCH_AREA) else {
@@ -130,7 +135,8 @@ impl Layout {
             boot,
             vcpu: boot + PAGE,
             command_line: boot + 2 * PAGE,
-            portal_stacks: boot + 3 * PAGE,
+            capability_store: boot + 3 * PAGE,
+            portal_stacks: boot + HEAD,
             ram_begin,
             ram_end,
         })

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use capstream_abi::boot::{BOOT_MAGIC, MMIO_BASE, MMIO_STRIDE, PAGE, VIRTIO_MAX};
 use capstream_abi::{BootInfo, Layout, VirtioDevice, irq};
 
-use crate::platform::{AddressSpace, Fault, VectorState};
+use crate::platform::{AddressSpace, Addressing, Fault, VectorState};
 
 /// Why the pages could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +79,14 @@ impl Boot<'_> {
         space
             .write(layout.command_line, &command_line)
             .map_err(|Fault| unwritable(layout.command_line))?;
-        let info = self.info(layout)?;
+        let info = self.info(layout, space.addressing())?;
         space
             .write(layout.boot, &to_bytes(&info))
             .map_err(|Fault| unwritable(layout.boot))
     }
 
-    fn info(&self, layout: &Layout) -> Result<BootInfo, BootError> {
+    fn info(&self, layout: &Layout, addressing: Addressing) -> Result<BootInfo, BootError> {
+        let told = |address| addressing.to_code(address);
         let mut virtio = [VirtioDevice::default(); VIRTIO_MAX];
         for (index, device) in (0..).zip(&mut virtio).take(self.virtio_count) {
             *device = VirtioDevice {
@@ -97,14 +98,14 @@ impl Boot<'_> {
         fill_random(&mut seed).map_err(|source| BootError::Random { source })?;
         Ok(BootInfo {
             magic: BOOT_MAGIC,
-            image_begin: layout.base,
-            image_end: layout.boot,
-            ram_begin: layout.ram_begin,
-            ram_end: layout.ram_end,
-            range_begin: layout.base,
-            range_end: layout.end,
-            vcpu: layout.vcpu,
-            command_line: layout.command_line,
+            image_begin: told(layout.base),
+            image_end: told(layout.boot),
+            ram_begin: told(layout.ram_begin),
+            ram_end: told(layout.ram_end),
+            range_begin: told(layout.base),
+            range_end: told(layout.end),
+            vcpu: told(layout.vcpu),
+            command_line: told(layout.command_line),
             wall_clock_ns: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .ok()

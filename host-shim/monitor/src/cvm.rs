@@ -18,7 +18,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use capstream_abi::boot::{PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
+use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
 use capstream_abi::{Layout, irq};
 use capstream_capability::{CapabilityError, RegistryError};
 use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
@@ -33,7 +33,7 @@ use crate::kernel_log::KernelLog;
 use crate::platform::{Ended, Placement, Platform, PlatformError, Vcpu};
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
-use crate::sealed_set::{authority, sealed_set};
+use crate::sealed_set::{SealedSet, authority, object_type, sealed_set};
 use crate::timings::{Event, Timings};
 
 /// Memory of a cVM that does not say how much it wants.
@@ -111,6 +111,9 @@ pub enum CvmError {
         /// What the capability says.
         source: CapabilityError,
     },
+    /// Its capabilities cannot be sealed.
+    #[error("its capabilities cannot be sealed: {0}; end other cVMs")]
+    SealedSet(#[source] CapabilityError),
     /// See the source.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -167,7 +170,7 @@ impl Cvm {
 
 /// What the range of an image needs beside memory for the kernel.
 fn overhead(image: &Image) -> u64 {
-    image.size() + 3 * PAGE + PORTAL_STACKS * PORTAL_STACK_SIZE + PATCH_AREA
+    image.size() + HEAD + PORTAL_STACKS * PORTAL_STACK_SIZE + PATCH_AREA
 }
 
 /// Puts a cVM together and starts it. `tell` makes what is sent to `events` of its end.
@@ -215,21 +218,23 @@ pub fn start<E: Send + 'static>(
             source,
         })?;
 
-    let relocation_base = platform.relocation_base(layout.base);
-    image.load(&*space, relocation_base)?;
-    let vcpu = platform.vcpu(&space, &layout)?;
-    PortalStacks::guard(&*space, &layout)?;
-
+    image.load(&*space)?;
     let table = exchange.register()?;
+    let set = sealed_set(&authority, object_type(table.owner()), spec.clean_room)
+        .map_err(CvmError::SealedSet)?;
+    PortalStacks::guard(&*space, &layout)?;
+    let vcpu = platform.vcpu(&space, &layout, &set, layout.base + image.entry())?;
+
     let receiver = Arc::new(Receiver::new(
         table.owner(),
         authority,
         vcpu.line(),
         &layout,
+        space.addressing(),
     ));
     exchange.set_line(table.owner(), vcpu.line());
     if environment.verbose {
-        describe(spec, &layout, &receiver, environment);
+        describe(spec, &layout, &receiver, &set, environment);
     }
 
     let mut parts = Parts {
@@ -266,8 +271,7 @@ pub fn start<E: Send + 'static>(
         .and_then(|()| {
             timings.record(Event::Loaded);
             drop(space);
-            let entry = relocation_base + image.entry();
-            spawn(index, entry, vcpu, parts, events, tell)
+            spawn(index, vcpu, parts, events, tell)
         });
     let thread = prepared.inspect_err(|_| {
         // It has a number, which is nobody's any more.
@@ -280,7 +284,13 @@ pub fn start<E: Send + 'static>(
     })
 }
 
-fn describe(spec: &CvmSpec, layout: &Layout, receiver: &Receiver, environment: &Environment) {
+fn describe(
+    spec: &CvmSpec,
+    layout: &Layout,
+    receiver: &Receiver,
+    set: &SealedSet,
+    environment: &Environment,
+) {
     let Layout { base, end, .. } = layout;
     let console = &environment.console;
     console.line(&format!(
@@ -292,19 +302,12 @@ fn describe(spec: &CvmSpec, layout: &Layout, receiver: &Receiver, environment: &
         environment.platform.name(),
         spec.args.join(" "),
     ));
-    // Object types below are reserved for the monitor.
-    let object_type = 4 + u64::from(receiver.owner().index());
-    match sealed_set(receiver.authority(), object_type, spec.clean_room) {
-        Ok(set) => {
-            for entry in set {
-                console.line(&format!(
-                    "{}, {}",
-                    entry.capability.named(entry.name),
-                    entry.what
-                ));
-            }
-        }
-        Err(error) => tracing::warn!(cvm = spec.name, %error, "its sealed set cannot be shown"),
+    for entry in set.entries() {
+        console.line(&format!(
+            "{}, {}",
+            entry.capability.named(entry.name),
+            entry.what
+        ));
     }
 }
 
@@ -334,13 +337,19 @@ fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError
     };
     let layout = &parts.layout;
     let disk = Block::open(path, &BlockOptions::default())?;
+    let addressing = parts.space.addressing();
     let len = usize::try_from(layout.end - layout.base).unwrap_or(usize::MAX);
     // SAFETY: the range stays mapped until the devices have been dropped, see `take_apart`; what is in it belongs to the cVM, and the part
     // that the devices touch themselves always stays readable and writable.
     let memory = unsafe {
-        GuestMemory::from_raw_parts(layout.base, parts.space.host_pointer(layout.base), len)?
+        GuestMemory::from_raw_parts(
+            addressing.code_base(),
+            parts.space.host_pointer(layout.base),
+            len,
+        )?
     }
-    .with_plain_part(layout.ram_begin..layout.ram_end)?;
+    .without(addressing.to_code(layout.boot)..addressing.to_code(layout.ram_begin))?
+    .with_plain_part(addressing.to_code(layout.ram_begin)..addressing.to_code(layout.ram_end))?;
     let line = Arc::clone(parts.receiver.line());
     let interrupt = Arc::new(move || line.raise(irq::VIRTIO_FIRST));
     const { assert!(VIRTIO_MAX >= 1) };
@@ -349,7 +358,6 @@ fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError
 
 fn spawn<E: Send + 'static>(
     index: usize,
-    entry: u64,
     vcpu: Box<dyn Vcpu>,
     parts: Parts,
     events: Sender<E>,
@@ -359,7 +367,7 @@ fn spawn<E: Send + 'static>(
         .name(format!("cvm {}", parts.name))
         .stack_size(THREAD_STACK)
         .spawn(move || {
-            let end = run(index, entry, vcpu, parts);
+            let end = run(index, vcpu, parts);
             // Nobody listens when the monitor is ending.
             let _ = events.send(tell(end));
         })
@@ -367,13 +375,13 @@ fn spawn<E: Send + 'static>(
 }
 
 /// A cVM's thread.
-fn run(index: usize, entry: u64, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
+fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
     let boot = parts.layout.boot;
     let receiver = Arc::clone(&parts.receiver);
     let timings = Arc::clone(&parts.timings);
     let calls = CvmCalls::new(parts);
     timings.record(Event::Entered);
-    let ended = vcpu.run(entry, boot, &calls);
+    let ended = vcpu.run(boot, &calls);
     timings.record(Event::Ended);
     let (said, parts) = calls.finish();
     let outcome = match ended {

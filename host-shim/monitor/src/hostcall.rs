@@ -31,7 +31,7 @@ use crate::exchange::{CvmHandles, CvmTable, Exchange, Stream};
 use crate::exit_code::Outcome;
 use crate::kernel_log::KernelLog;
 use crate::platform::{
-    AddressSpace, Fault, Hostcalls, Platform, PortalCall, PortalFailure, Processor,
+    AddressSpace, Addressing, Fault, Hostcalls, Platform, PortalCall, PortalFailure, Processor,
 };
 use crate::receiver::{PortalFailed, Receiver};
 use crate::timings::{Event, Timings};
@@ -92,6 +92,8 @@ struct Transfer {
     source: Capability,
     /// What the portal's owner may touch.
     authority: Capability,
+    /// How the portal calls its addresses.
+    addressing: Addressing,
     /// The index of the portal's owner.
     owner: u16,
 }
@@ -131,6 +133,7 @@ pub struct CvmCalls {
     parts: Parts,
     /// The same as the receiver's, closer by.
     authority: Capability,
+    addressing: Addressing,
     handles: RefCell<CvmHandles>,
     transfer: Cell<Option<Transfer>>,
     outcome: RefCell<Option<Outcome>>,
@@ -141,6 +144,7 @@ impl CvmCalls {
     pub fn new(parts: Parts) -> CvmCalls {
         CvmCalls {
             authority: *parts.receiver.authority(),
+            addressing: parts.receiver.addressing(),
             handles: RefCell::new(parts.table.handles()),
             transfer: Cell::new(None),
             outcome: RefCell::new(None),
@@ -151,6 +155,24 @@ impl CvmCalls {
     /// What the cVM said about its end, and its parts, of which the table of handles is gone.
     pub fn finish(self) -> (Option<Outcome>, Parts) {
         (self.outcome.into_inner(), self.parts)
+    }
+
+    /// What the caller may load of `[ptr, ptr + len)`, an address as its code uses it; likewise below.
+    #[inline]
+    fn to_load(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
+        self.authority
+            .check_load(self.addressing.to_monitor(ptr), len)
+    }
+
+    #[inline]
+    fn to_store(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
+        self.authority
+            .check_store(self.addressing.to_monitor(ptr), len)
+    }
+
+    fn to_load_and_store(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
+        self.authority
+            .check_load_store(self.addressing.to_monitor(ptr), len)
     }
 
     fn interrupt(&self, processor: &dyn Processor, index: u16) {
@@ -179,10 +201,10 @@ impl CvmCalls {
                 let [destination, offset, len, ..] = *arguments;
                 let begin = transfer.source.base().wrapping_add(offset);
                 let source = transfer.source.check_load(begin, len)?;
-                let destination = transfer.authority.check_store(destination, len)?;
-                self.parts
-                    .platform
-                    .copy(destination.base(), source.base(), len)?;
+                let destination = transfer
+                    .authority
+                    .check_store(transfer.addressing.to_monitor(destination), len)?;
+                processor.copy(destination.base(), source.base(), len)?;
                 Ok(0)
             }
             Hostcall::Wake => {
@@ -203,7 +225,7 @@ impl CvmCalls {
     fn call(&self, processor: &dyn Processor, arguments: &[u64; 6]) -> Answer {
         let [handle, ptr, len, operation, ..] = *arguments;
         let source = match operation {
-            CALL_DELIVER => self.authority.check_load(ptr, len)?,
+            CALL_DELIVER => self.to_load(ptr, len)?,
             CALL_QUERY | CALL_QUERY_NOTIFY => {
                 self.authority.check_load(self.authority.base(), 0)?
             }
@@ -224,9 +246,10 @@ impl CvmCalls {
         self.transfer.set(Some(Transfer {
             source,
             authority: *receiver.authority(),
+            addressing: receiver.addressing(),
             owner: receiver.owner().index(),
         }));
-        let result = processor.call_portal(&PortalCall {
+        let call = PortalCall {
             function: portal.function,
             cookie: portal.cookie,
             operation,
@@ -235,7 +258,8 @@ impl CvmCalls {
             sender: self.parts.receiver.number() << 32 | (handle & u64::from(u32::MAX)),
             stack: stack.top(),
             owner: receiver.number(),
-        });
+        };
+        let result = processor.call_portal(&call, &**receiver.line());
         self.transfer.set(None);
         drop(stack);
         drop(in_flight);
@@ -316,7 +340,7 @@ impl CvmCalls {
             Hostcall::PatchSyscall => self.patch_syscall(processor, a),
             Hostcall::TranslateIp => Ok(processor.translate_ip(a, b)),
             Hostcall::ForgetCode => {
-                let code = self.authority.check_load(a, b)?;
+                let code = self.to_load(a, b)?;
                 processor.forget_code(code.base(), code.base() + code.length());
                 Ok(0)
             }
@@ -352,7 +376,7 @@ impl CvmCalls {
         len: u64,
         mut take: impl FnMut(&[u8]),
     ) -> Answer {
-        let text = self.authority.check_load(ptr, len)?;
+        let text = self.to_load(ptr, len)?;
         let mut buffer = [0; TEXT];
         let mut done = 0;
         while done < text.length() && !processor.is_killed() {
@@ -381,7 +405,7 @@ impl CvmCalls {
     }
 
     fn console_read(&self, ptr: u64, len: u64) -> Answer {
-        let place = self.authority.check_store(ptr, len)?;
+        let place = self.to_store(ptr, len)?;
         let Some(input) = &self.parts.input else {
             return Ok(0);
         };
@@ -398,7 +422,7 @@ impl CvmCalls {
     }
 
     fn key(&self, ptr: u64) -> Result<Key, Errno> {
-        let place = self.authority.check_load(ptr, KEY_LEN as u64)?;
+        let place = self.to_load(ptr, KEY_LEN as u64)?;
         let mut raw = [0; KEY_LEN];
         self.parts.space.read(place.base(), &mut raw)?;
         Key::parse(raw).map_err(|error| Errno(error.errno()))
@@ -407,12 +431,13 @@ impl CvmCalls {
     fn stream_advertise(&self, function: u64, cookie: u64, key: u64, device: u64) -> Answer {
         let key = self.key(key)?;
         let image = self.parts.layout.base..self.parts.layout.boot;
-        if !image.contains(&function) || !self.authority.covers(function, 1) {
+        let entry = self.addressing.to_monitor(function);
+        if !image.contains(&entry) || !self.authority.covers(entry, 1) {
             return Err(Errno(libc::EFAULT));
         }
         let stream = Stream {
             portal: Portal {
-                function,
+                function: entry,
                 cookie,
                 device,
             },
@@ -435,8 +460,8 @@ impl CvmCalls {
             return Err(Errno(libc::EINVAL));
         }
         let (range, mode) = match mode {
-            0 => (self.authority.check_load_store(ptr, len)?, Mode::ReadWrite),
-            1 => (self.authority.check_load(ptr, len)?, Mode::ReadOnly),
+            0 => (self.to_load_and_store(ptr, len)?, Mode::ReadWrite),
+            1 => (self.to_load(ptr, len)?, Mode::ReadOnly),
             _ => return Err(Errno(libc::EINVAL)),
         };
         let key = self.key(key)?;
@@ -459,9 +484,7 @@ impl CvmCalls {
 
     fn file_probe(&self, key: u64, flags: u64, info: u64) -> Answer {
         let key = self.key(key)?;
-        let place = self
-            .authority
-            .check_store(info, size_of::<FileInfo>() as u64)?;
+        let place = self.to_store(info, size_of::<FileInfo>() as u64)?;
         let registry = self.parts.exchange.registry();
         let connected = registry.probe_file(&self.parts.table, key, notify(flags)?)?;
         let publication = connected.endpoint.payload();
@@ -501,7 +524,7 @@ impl CvmCalls {
             return Ok(0);
         }
         let source = range.check_load(range.base().saturating_add(offset), len)?;
-        let destination = self.authority.check_store(ptr, len)?;
+        let destination = self.to_store(ptr, len)?;
         self.copy(processor, &destination, &source)
     }
 
@@ -525,7 +548,7 @@ impl CvmCalls {
         if len == 0 {
             return Ok(0);
         }
-        let source = self.authority.check_load(ptr, len)?;
+        let source = self.to_load(ptr, len)?;
         let destination = range.check_store(range.base().saturating_add(offset), len)?;
         self.copy(processor, &destination, &source)
     }
@@ -543,9 +566,7 @@ impl CvmCalls {
                 return Err(Errno(libc::EINTR));
             }
             let len = (source.length() - done).min(PIECE);
-            self.parts
-                .platform
-                .copy(destination.base() + done, source.base() + done, len)?;
+            processor.copy(destination.base() + done, source.base() + done, len)?;
             done += len;
         }
         Ok(done as i64)
@@ -553,9 +574,7 @@ impl CvmCalls {
 
     fn vcpu_ready(&self, processor: &dyn Processor, ptr: u64) -> Answer {
         const WORDS: usize = size_of::<GuestEntries>() / 8;
-        let place = self
-            .authority
-            .check_load(ptr, size_of::<GuestEntries>() as u64)?;
+        let place = self.to_load(ptr, size_of::<GuestEntries>() as u64)?;
         let mut words = [0u64; WORDS];
         for (index, word) in (0..).zip(&mut words) {
             let mut bytes = [0; 8];
@@ -574,9 +593,13 @@ impl CvmCalls {
         ] = words;
         let layout = &self.parts.layout;
         let image = layout.base..layout.boot;
-        let all_inside = [trap_user, trap_kernel, syscall, return_begin, return_again]
-            .iter()
-            .all(|address| image.contains(address));
+        let mut entries = [trap_user, trap_kernel, syscall, return_begin, return_again];
+        for entry in &mut entries {
+            *entry = self.addressing.to_monitor(*entry);
+        }
+        let [trap_user, trap_kernel, syscall, return_begin, return_again] = entries;
+        let return_end = self.addressing.to_monitor(return_end);
+        let all_inside = entries.iter().all(|entry| image.contains(entry));
         if !all_inside || return_end < return_begin || return_end > layout.boot {
             return Err(Errno(libc::EINVAL));
         }
@@ -631,7 +654,7 @@ impl CvmCalls {
     }
 
     fn random(&self, processor: &dyn Processor, ptr: u64, len: u64) -> Answer {
-        let place = self.authority.check_store(ptr, len)?;
+        let place = self.to_store(ptr, len)?;
         let mut buffer = [0; TEXT];
         let mut done = 0;
         while done < place.length() && !processor.is_killed() {
@@ -645,15 +668,15 @@ impl CvmCalls {
     }
 
     fn patch_syscall(&self, processor: &dyn Processor, ip: u64) -> Answer {
-        /// Bytes of the instruction.
-        const SYSCALL: u64 = 2;
         let layout = &self.parts.layout;
-        let begin = ip.checked_sub(SYSCALL).ok_or(Errno(libc::EFAULT))?;
-        if begin < layout.ram_begin || ip > layout.ram_end {
+        let len = self.parts.platform.system_call_len();
+        let end = self.addressing.to_monitor(ip);
+        let begin = end.checked_sub(len).ok_or(Errno(libc::EFAULT))?;
+        if begin < layout.ram_begin || end > layout.ram_end {
             return Err(Errno(libc::EFAULT));
         }
-        self.authority.check_load_store(begin, SYSCALL)?;
-        Ok(processor.patch_syscall(ip))
+        self.authority.check_load_store(begin, len)?;
+        Ok(processor.patch_syscall(end))
     }
 
     fn discard(&self, ptr: u64, len: u64) -> Answer {
@@ -661,15 +684,18 @@ impl CvmCalls {
         if !ptr.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
             return Err(Errno(libc::EINVAL));
         }
-        let pages = self.authority.check_store(ptr, len)?;
-        if ptr < layout.ram_begin || pages.top() > u128::from(layout.ram_end) {
+        let pages = self.to_store(ptr, len)?;
+        if pages.base() < layout.ram_begin || pages.top() > u128::from(layout.ram_end) {
             return Err(Errno(libc::EFAULT));
         }
         if len > 0 {
-            self.parts.space.discard(ptr, len).map_err(|error| {
-                tracing::warn!(cvm = self.parts.name, %error, "memory was not discarded");
-                Errno(libc::EIO)
-            })?;
+            self.parts
+                .space
+                .discard(pages.base(), len)
+                .map_err(|error| {
+                    tracing::warn!(cvm = self.parts.name, %error, "memory was not discarded");
+                    Errno(libc::EIO)
+                })?;
         }
         Ok(0)
     }

@@ -193,13 +193,14 @@ impl Image {
         self.entry
     }
 
-    /// Puts the image at the begin of `space`, relocated to `relocation_base`, and protects it.
+    /// Puts the image at the begin of `space`, relocated to what its code calls that, and protects it.
     ///
     /// # Errors
     ///
     /// [`ImageError::Load`], [`ImageError::Read`], [`ImageError::Changed`].
-    pub fn load(&self, space: &dyn AddressSpace, relocation_base: u64) -> Result<(), ImageError> {
+    pub fn load(&self, space: &dyn AddressSpace) -> Result<(), ImageError> {
         let base = space.begin();
+        let relocation_base = space.addressing().code_base();
         let failed = |source| ImageError::Load {
             path: self.path.clone(),
             source,

@@ -8,7 +8,9 @@ use capstream_abi::Layout;
 use capstream_abi::boot::{PAGE, PORTAL_STACK_SIZE, PORTAL_STACKS};
 use capstream_capability::{Capability, Owner};
 
-use crate::platform::{AddressSpace, FaultReport, PlatformError, Processor, Protection, VcpuLine};
+use crate::platform::{
+    AddressSpace, Addressing, FaultReport, PlatformError, Processor, Protection, VcpuLine,
+};
 
 /// How often a sender yields before it gives up on a free portal stack.
 const PATIENCE: u32 = 20_000;
@@ -18,6 +20,7 @@ pub struct Receiver {
     owner: Owner,
     /// What its portals may write to.
     authority: Capability,
+    addressing: Addressing,
     line: Arc<dyn VcpuLine>,
     stacks: PortalStacks,
     /// Why it was ended by a sender's thread.
@@ -40,10 +43,12 @@ impl Receiver {
         authority: Capability,
         line: Arc<dyn VcpuLine>,
         layout: &Layout,
+        addressing: Addressing,
     ) -> Receiver {
         Receiver {
             owner,
             authority,
+            addressing,
             line,
             stacks: PortalStacks::new(layout),
             failure: OnceLock::new(),
@@ -66,6 +71,12 @@ impl Receiver {
     #[inline]
     pub fn authority(&self) -> &Capability {
         &self.authority
+    }
+
+    /// How its code calls its addresses.
+    #[inline]
+    pub fn addressing(&self) -> Addressing {
+        self.addressing
     }
 
     /// How to interrupt it.

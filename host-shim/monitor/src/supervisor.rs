@@ -24,7 +24,9 @@ use capstream_config::{CapfileConfig, CvmConfig, Deployment, Wait};
 use crate::cvm::{self, Cvm, CvmSpec, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
-use crate::platform::{AddressSpace, Fault, Placement, PlatformError, Protection};
+use crate::platform::{
+    AddressSpace, Fault, Placement, Platform, PlatformError, Protection,
+};
 use crate::receiver::PortalFailed;
 use crate::signals;
 
@@ -103,18 +105,19 @@ pub struct Supervisor {
 /// # Errors
 ///
 /// [`RunError::NoRuntime`].
-pub fn default_runtime() -> Result<PathBuf, RunError> {
+pub fn default_runtime(platform: &dyn Platform) -> Result<PathBuf, RunError> {
     const NAME: &str = "capstream-runtime";
+    let suffix = platform.runtime_suffix();
     if let Some(path) = std::env::var_os("CAPSTREAM_RUNTIME") {
         return Ok(PathBuf::from(path));
     }
     let beside = std::env::current_exe()
         .ok()
-        .and_then(|path| Some(path.parent()?.join(NAME)));
+        .and_then(|path| Some(path.parent()?.join(format!("{NAME}{suffix}"))));
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .map(|cache| cache.join("capstream/kernel").join(NAME));
+        .map(|cache| cache.join(format!("capstream/kernel{suffix}/{NAME}")));
     let mut looked = PathBuf::from(NAME);
     for path in beside.into_iter().chain(cache) {
         if path.is_file() {
@@ -200,7 +203,7 @@ impl Supervisor {
             let path = match (&config.runtime, runtime) {
                 (Some(path), _) => path.clone(),
                 (None, Some(path)) => path.to_owned(),
-                (None, None) => default_runtime()?,
+                (None, None) => default_runtime(&*environment.platform)?,
             };
             let image = match images.get(&path) {
                 Some(image) => Arc::clone(image),

@@ -112,11 +112,11 @@ fn protected_memory_is_an_error_and_not_a_fault_of_the_monitor() {
         assert_eq!(space.read(last + 1, &mut buffer), Err(Fault), "{len}");
         assert_eq!(space.write(begin + 2 * PAGE - 1, &buffer), Err(Fault));
         assert_eq!(
-            native.copy(begin + 3 * PAGE, last + 1, len as u64),
+            platform::x86_64::copy(begin + 3 * PAGE, last + 1, len as u64),
             Err(Fault)
         );
         assert_eq!(
-            native.copy(last + 1, begin + 2 * PAGE, len.min(4096) as u64),
+            platform::x86_64::copy(last + 1, begin + 2 * PAGE, len.min(4096) as u64),
             Err(Fault)
         );
     }
@@ -140,9 +140,7 @@ fn copies_of_all_lengths_and_alignments_are_exact() {
             let target = space.begin() + 2 * PAGE + 5 - offset;
             let blank = vec![0xee; len + 32];
             space.write(target - 16, &blank).unwrap();
-            native
-                .copy(target, space.begin() + offset, len as u64)
-                .unwrap();
+            platform::x86_64::copy(target, space.begin() + offset, len as u64).unwrap();
             let mut seen = vec![0; len + 32];
             space.read(target - 16, &mut seen).unwrap();
             let offset = offset as usize;
@@ -178,7 +176,7 @@ fn open_and_load(native: &dyn Platform, bytes: &[u8]) -> Result<(), ImageError> 
     let space = native
         .reserve(Placement::Anywhere, image.size() + PAGE)
         .unwrap();
-    image.load(&*space, space.begin())?;
+    image.load(&*space)?;
     // What is behind the image is nobody's.
     let mut behind = [0; 64];
     space

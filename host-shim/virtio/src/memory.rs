@@ -152,12 +152,8 @@ impl GuestMemory {
         host: *mut u8,
         len: usize,
     ) -> Result<GuestMemory, MemoryError> {
-        let (prot, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        );
         // SAFETY: the caller promises that the range is mapped for as long as the region can be used.
-        let region = unsafe { MmapRegion::build_raw(host, len, prot, flags) };
+        let region = unsafe { raw_region(host, len) };
         GuestMemory::from_region(base, len, region)
     }
 
@@ -219,12 +215,51 @@ impl GuestMemory {
         })
     }
 
-    /// The guest's addresses of all of it.
-    fn whole(&self) -> Range<u64> {
-        self.all.iter().next().map_or(0..0, |region| {
-            let base = region.start_addr().0;
-            base..base + region.len()
+    /// The same memory, of which neither the device nor the host's kernel on its behalf accesses `hole`, addresses as the guest sees them. For
+    /// what the guest may change only by its own instructions.
+    ///
+    /// # Errors
+    ///
+    /// When the hole is not in the range, or something on one side of it is no memory that begins at a page.
+    pub fn without(self, hole: Range<u64>) -> Result<GuestMemory, MemoryError> {
+        let whole = self.whole();
+        let len = (whole.end - whole.start) as usize;
+        let not_a_part = || MemoryError::Part {
+            part: hole.clone(),
+            base: whole.start,
+            len,
+        };
+        if hole.start > hole.end || hole.start <= whole.start || hole.end >= whole.end {
+            return Err(not_a_part());
+        }
+        let mut regions = Vec::new();
+        for side in [whole.start..hole.start, hole.end..whole.end] {
+            let len = (side.end - side.start) as usize;
+            let slice = self
+                .all
+                .get_slice(GuestAddress(side.start), len)
+                .map_err(|_| not_a_part())?;
+            let host = slice.ptr_guard_mut().as_ptr();
+            // SAFETY: the slice is a part of the range, which the one who made this `GuestMemory` keeps mapped.
+            let region = unsafe { raw_region(host, len) };
+            let region = region.map_err(|_| not_a_part())?;
+            regions.extend(GuestRegionMmap::new(region, GuestAddress(side.start)));
+        }
+        Ok(GuestMemory {
+            all: GuestMemoryMmap::from_regions(regions).map_err(|_| not_a_part())?,
+            plain: self.plain,
         })
+    }
+
+    /// The guest's addresses from the first byte of it to the last.
+    fn whole(&self) -> Range<u64> {
+        let begin = self.all.iter().map(|region| region.start_addr().0).min();
+        let end = self
+            .all
+            .iter()
+            .map(|region| region.start_addr().0 + region.len())
+            .max();
+        begin.unwrap_or(0)..end.unwrap_or(0)
     }
 
     /// The plain part for `virtio-queue`.
@@ -418,6 +453,20 @@ impl GuestMemory {
         }
         Ok(vector.get(..used).unwrap_or_default())
     }
+}
+
+/// Memory that somebody else maps.
+///
+/// # Safety
+///
+/// It stays mapped for as long as the region can be used.
+unsafe fn raw_region(host: *mut u8, len: usize) -> Result<MmapRegion, MmapRegionError> {
+    let (prot, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: the caller's promise.
+    unsafe { MmapRegion::build_raw(host, len, prot, flags) }
 }
 
 fn has(map: &GuestMemoryMmap<()>, address: u64, len: u64) -> bool {

@@ -4,20 +4,31 @@
 //! A platform is a folder beside this file that implements [`Platform`], [`AddressSpace`] and [`Vcpu`], and one line in
 //! [`by_name`]. Nothing above this module knows which platform it works with.
 //!
-//! Addresses are those that the cVM's code uses. Whoever calls has checked them against a capability: a platform keeps no
-//! bounds of its own, but an access that the memory's protection forbids is an error and never a fault of the monitor.
+//! Addresses are the monitor's. What a cVM's code calls them, its [`Addressing`] tells. Whoever calls has checked them against a
+//! capability; an access that the memory's protection forbids is an error and never a fault of the monitor.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use capstream_abi::{GuestEntries, Layout};
+use capstream_capability::Capability;
+use capstream_hart::Isa;
 
+use crate::sealed_set::SealedSet;
+use cheri_riscv64::CheriRiscv64;
+
+mod addressing;
+pub mod cheri_riscv64;
+mod host_range;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
+pub use addressing::Addressing;
+
 /// Names that [`by_name`] knows, the default first.
-pub const NAMES: &[&str] = &["x86_64"];
+pub const NAMES: &[&str] = &["x86_64", cheri_riscv64::NAME_V8, cheri_riscv64::NAME_V9];
 
 /// Why a platform could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -133,11 +144,14 @@ pub trait Platform: Send + Sync {
     /// Its name, one of [`NAMES`].
     fn name(&self) -> &'static str;
 
-    /// What the image of a cVM whose range begins at `base` is relocated to.
-    fn relocation_base(&self, base: u64) -> u64;
-
     /// The machine that images are made for, as `e_machine` of ELF, and the type of its relative relocation.
     fn machine(&self) -> (u16, u32);
+
+    /// What follows the names of runtime images for it, where nobody names one.
+    fn runtime_suffix(&self) -> &'static str;
+
+    /// Bytes of the instruction that programs make system calls with.
+    fn system_call_len(&self) -> u64;
 
     /// The vector registers that programs can use.
     fn vector_state(&self) -> VectorState;
@@ -153,27 +167,21 @@ pub trait Platform: Send + Sync {
         size: u64,
     ) -> Result<Arc<dyn AddressSpace>, PlatformError>;
 
-    /// Makes the vCPU of a cVM whose image is in place. `image_end` is the byte after the image.
+    /// Makes the vCPU of a cVM whose image is in place and is entered at `entry`; with `set`, where the processor knows capabilities.
     ///
     /// # Errors
     ///
-    /// [`PlatformError::TooManyVcpus`], [`PlatformError::Host`].
+    /// [`PlatformError::TooManyVcpus`], [`PlatformError::RangeUnusable`], [`PlatformError::Host`].
     fn vcpu(
         &self,
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
+        set: &SealedSet,
+        entry: u64,
     ) -> Result<Box<dyn Vcpu>, PlatformError>;
 
     /// Starts work that cVMs would otherwise wait for later. To be called when the first of them has been started.
     fn prepare_in_background(&self);
-
-    /// Copies `len` bytes from `source` to `destination`, both in address spaces of this platform, which exist for as long as this
-    /// takes. Works without the monitor's own thread state: see [`Hostcalls::light`].
-    ///
-    /// # Errors
-    ///
-    /// [`Fault`]; a part may have been copied.
-    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault>;
 
     /// Nanoseconds of a clock that never goes back. Works without the monitor's own thread state.
     fn now_ns(&self) -> u64;
@@ -186,6 +194,9 @@ pub trait AddressSpace: Send + Sync {
 
     /// Byte after it.
     fn end(&self) -> u64;
+
+    /// How code in it calls its addresses.
+    fn addressing(&self) -> Addressing;
 
     /// Copies to `buffer`.
     ///
@@ -237,17 +248,12 @@ pub trait Vcpu: Send {
     /// How others reach it.
     fn line(&self) -> Arc<dyn VcpuLine>;
 
-    /// Runs the cVM from `entry` on, with `boot` as its argument, until it ends.
+    /// Runs the cVM from its entry on, with `boot` as its argument, until it ends.
     ///
     /// # Errors
     ///
     /// [`PlatformError`] when the thread could not be prepared; nothing of the cVM has run then.
-    fn run(
-        self: Box<Self>,
-        entry: u64,
-        boot: u64,
-        calls: &dyn Hostcalls,
-    ) -> Result<Ended, PlatformError>;
+    fn run(self: Box<Self>, boot: u64, calls: &dyn Hostcalls) -> Result<Ended, PlatformError>;
 }
 
 /// How any thread reaches a vCPU. It may outlive the vCPU; then nothing happens.
@@ -263,6 +269,9 @@ pub trait VcpuLine: Send + Sync {
 
     /// Whose portal the vCPU runs now, if any.
     fn in_portal_of(&self) -> Option<u64>;
+
+    /// Itself, for the platform that made it.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// A portal to run, all addresses in its owner's range.
@@ -302,15 +311,23 @@ pub trait Processor {
     /// Whether somebody wants the vCPU to end; long hostcalls look.
     fn is_killed(&self) -> bool;
 
-    /// Runs a portal, see [`capstream_abi::Portal`]; its hostcalls come to the same [`Hostcalls`].
+    /// Runs a portal of the cVM behind `owner`, see [`capstream_abi::Portal`]; its hostcalls come to the same [`Hostcalls`].
     ///
     /// # Errors
     ///
     /// [`PortalFailure`]: it was left where it was.
-    fn call_portal(&self, call: &PortalCall) -> Result<i64, PortalFailure>;
+    fn call_portal(&self, call: &PortalCall, owner: &dyn VcpuLine) -> Result<i64, PortalFailure>;
 
     /// What the last portal that [`PortalFailure::Faulted`] did.
     fn take_portal_fault(&self) -> Option<FaultReport>;
+
+    /// Copies `len` bytes from `source` to `destination`, both in address spaces of this platform, which exist for as long as this
+    /// takes. Works without the monitor's own thread state: see [`Hostcalls::light`].
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]; a part may have been copied.
+    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault>;
 
     /// Gives the processor the entries of the cVM's kernel. Returns false when it has them already.
     fn set_entries(&self, entries: &GuestEntries) -> bool;
@@ -382,8 +399,39 @@ pub struct FaultReport {
     pub address: u64,
     /// The stack pointer.
     pub sp: u64,
-    /// The general registers, in the platform's order.
-    pub registers: [u64; 16],
+    /// The general registers.
+    pub registers: Registers,
+    /// What a capability did not allow, if that was it.
+    pub capability: Option<CapabilityFault>,
+}
+
+/// How many general registers a processor has at the most.
+pub const REGISTERS: usize = 32;
+
+/// General registers, each with its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// The names, in the processor's order.
+    pub names: &'static [&'static str],
+    /// The values, in the same order; what has no name is not there.
+    pub values: [u64; REGISTERS],
+}
+
+/// What a capability did not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapabilityFault {
+    /// Why, as the processor numbers it.
+    pub cause: u64,
+    /// Why, in words.
+    pub what: &'static str,
+    /// The register that held the capability.
+    pub register: &'static str,
+    /// What it held.
+    pub held: Capability,
+    /// What its code could be fetched by.
+    pub code: Capability,
+    /// What its integer addresses went through.
+    pub data: Capability,
 }
 
 impl fmt::Display for FaultReport {
@@ -402,9 +450,23 @@ impl fmt::Display for FaultReport {
             "{what} (signal {}, code {}) at {:#x}, address {:#x}, stack {:#x}",
             self.signal, self.code, self.pc, self.address, self.sp
         )?;
-        for (index, value) in self.registers.iter().enumerate() {
+        if let Some(fault) = &self.capability {
+            write!(
+                f,
+                "\n    capability exception: cause {:#x} ({}), register {}, pc {:#x}\n    {}\n    {}\n    {}",
+                fault.cause,
+                fault.what,
+                fault.register,
+                self.pc,
+                fault.held.named(fault.register),
+                fault.code.named("pcc"),
+                fault.data.named("ddc"),
+            )?;
+        }
+        let Registers { names, values } = &self.registers;
+        for (index, (name, value)) in names.iter().zip(values).enumerate() {
             let separator = if index % 4 == 0 { "\n    " } else { " " };
-            write!(f, "{separator}r{index:<2} {value:016x}")?;
+            write!(f, "{separator}{name:<3} {value:016x}")?;
         }
         Ok(())
     }
@@ -454,6 +516,8 @@ pub fn by_name(name: &str, options: &Options) -> Result<Arc<dyn Platform>, Platf
     match name {
         #[cfg(target_arch = "x86_64")]
         "x86_64" => Ok(Arc::new(x86_64::NativeX86::new(options)?)),
+        cheri_riscv64::NAME_V8 => Ok(Arc::new(CheriRiscv64::new(Isa::V8, options)?)),
+        cheri_riscv64::NAME_V9 => Ok(Arc::new(CheriRiscv64::new(Isa::V9, options)?)),
         _ => Err(PlatformError::Unknown {
             name: name.to_owned(),
         }),

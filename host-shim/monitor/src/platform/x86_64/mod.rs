@@ -18,7 +18,8 @@ use std::sync::{Arc, Once};
 use capstream_abi::Layout;
 use capstream_syscall_patch::PatchTable;
 
-use super::{AddressSpace, Fault, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
+use super::{AddressSpace, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
+use crate::sealed_set::SealedSet;
 
 mod address_space;
 mod context;
@@ -33,6 +34,8 @@ mod thunk;
 mod timer;
 mod trampoline;
 mod vcpu;
+
+pub use address_space::copy;
 
 use address_space::NativeSpace;
 use context::Polling;
@@ -106,12 +109,16 @@ impl Platform for NativeX86 {
         NAME
     }
 
-    fn relocation_base(&self, base: u64) -> u64 {
-        base
-    }
-
     fn machine(&self) -> (u16, u32) {
         (object::elf::EM_X86_64, object::elf::R_X86_64_RELATIVE)
+    }
+
+    fn runtime_suffix(&self) -> &'static str {
+        ""
+    }
+
+    fn system_call_len(&self) -> u64 {
+        2
     }
 
     fn vector_state(&self) -> VectorState {
@@ -134,8 +141,10 @@ impl Platform for NativeX86 {
         &self,
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
+        _set: &SealedSet,
+        entry: u64,
     ) -> Result<Box<dyn Vcpu>, PlatformError> {
-        Ok(Box::new(NativeVcpu::new(self, space, layout)?))
+        Ok(Box::new(NativeVcpu::new(self, space, layout, entry)?))
     }
 
     fn prepare_in_background(&self) {
@@ -143,11 +152,6 @@ impl Platform for NativeX86 {
         if self.host.processors > 1 {
             ONCE.call_once(prepare_patches);
         }
-    }
-
-    #[inline]
-    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault> {
-        address_space::copy(destination, source, len)
     }
 
     #[inline]

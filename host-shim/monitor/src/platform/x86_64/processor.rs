@@ -8,8 +8,10 @@ use capstream_syscall_patch::{Direction, PatchTable};
 
 use super::context::{ATTENTION_ABANDON, ATTENTION_KILL, Context, Leaving, Own};
 use super::trampoline::{capstream_call_portal, capstream_with_host_fs, capstream_with_host_state};
-use super::{raw_syscall, timer};
-use crate::platform::{FaultReport, Hostcalls, PortalCall, PortalFailure, Processor};
+use super::{address_space, raw_syscall, timer};
+use crate::platform::{
+    Fault, FaultReport, Hostcalls, PortalCall, PortalFailure, Processor, VcpuLine,
+};
 
 /// The processor as the vCPU's own thread sees it.
 struct Native<'a> {
@@ -104,7 +106,7 @@ impl Processor for Native<'_> {
     }
 
     #[inline]
-    fn call_portal(&self, call: &PortalCall) -> Result<i64, PortalFailure> {
+    fn call_portal(&self, call: &PortalCall, _owner: &dyn VcpuLine) -> Result<i64, PortalFailure> {
         use core::sync::atomic::Ordering;
         // SAFETY: only this thread uses `own`.
         unsafe { (*self.own()).portal_owner = call.owner };
@@ -133,6 +135,11 @@ impl Processor for Native<'_> {
     fn take_portal_fault(&self) -> Option<FaultReport> {
         // SAFETY: only this thread uses `own`, and no portal runs that a handler could write about.
         unsafe { (*self.own()).portal_fault.take() }
+    }
+
+    #[inline]
+    fn copy(&self, destination: u64, source: u64, len: u64) -> Result<(), Fault> {
+        address_space::copy(destination, source, len)
     }
 
     fn set_entries(&self, entries: &GuestEntries) -> bool {

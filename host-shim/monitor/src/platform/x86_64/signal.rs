@@ -26,7 +26,7 @@ use super::context::{
 };
 use super::trampoline::label;
 use super::{raw_syscall, signal_stack};
-use crate::platform::{FaultReport, PlatformError};
+use crate::platform::{FaultReport, PlatformError, REGISTERS, Registers};
 
 /// Bytes below the stack pointer that a function may use without saying so.
 const RED_ZONE: u64 = 256;
@@ -177,6 +177,39 @@ impl Interrupted<'_> {
         }
     }
 
+    fn report_registers(&self) -> Registers {
+        const NAMES: &[&str] = &[
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
+            "r12", "r13", "r14", "r15",
+        ];
+        let mut values = [0; REGISTERS];
+        let all = [
+            self.rax(),
+            self.rcx(),
+            self.rdx(),
+            self.rbx(),
+            self.rsp(),
+            self.rbp(),
+            self.rsi(),
+            self.rdi(),
+            self.r8(),
+            self.r9(),
+            self.r10(),
+            self.r11(),
+            self.r12(),
+            self.r13(),
+            self.r14(),
+            self.r15(),
+        ];
+        for (place, value) in values.iter_mut().zip(all) {
+            *place = value;
+        }
+        Registers {
+            names: NAMES,
+            values,
+        }
+    }
+
     fn report(&self, signal: i32, code: i32) -> FaultReport {
         FaultReport {
             signal,
@@ -184,24 +217,8 @@ impl Interrupted<'_> {
             pc: self.rip(),
             address: self.address(),
             sp: self.rsp(),
-            registers: [
-                self.rax(),
-                self.rcx(),
-                self.rdx(),
-                self.rbx(),
-                self.rsp(),
-                self.rbp(),
-                self.rsi(),
-                self.rdi(),
-                self.r8(),
-                self.r9(),
-                self.r10(),
-                self.r11(),
-                self.r12(),
-                self.r13(),
-                self.r14(),
-                self.r15(),
-            ],
+            registers: self.report_registers(),
+            capability: None,
         }
     }
 }

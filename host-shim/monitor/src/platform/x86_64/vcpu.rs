@@ -29,7 +29,9 @@ struct XsaveBlock([u8; 64]);
 pub struct NativeVcpu {
     context: Arc<Context>,
     host: Host,
-    /// Where the cVM starts with its stack.
+    /// Where the cVM starts.
+    entry: u64,
+    /// Its stack then.
     stack: u64,
     _thunk: Thunk,
     _xsave: Vec<XsaveBlock>,
@@ -47,6 +49,7 @@ impl NativeVcpu {
         platform: &NativeX86,
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
+        entry: u64,
     ) -> Result<NativeVcpu, PlatformError> {
         let host = platform.host;
         let blocks = usize::try_from(host.xsave_size.div_ceil(64)).unwrap_or(usize::MAX);
@@ -90,6 +93,7 @@ impl NativeVcpu {
         Ok(NativeVcpu {
             context,
             host,
+            entry,
             stack: layout.portal_stacks + capstream_abi::boot::PORTAL_STACK_SIZE,
             _thunk: thunk,
             _xsave: xsave,
@@ -118,6 +122,10 @@ impl VcpuLine for Context {
 
     fn in_portal_of(&self) -> Option<u64> {
         Context::in_portal_of(self)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 }
 
@@ -209,12 +217,7 @@ impl Vcpu for NativeVcpu {
         Arc::clone(&self.context) as Arc<dyn VcpuLine>
     }
 
-    fn run(
-        self: Box<Self>,
-        entry: u64,
-        boot: u64,
-        calls: &dyn Hostcalls,
-    ) -> Result<Ended, PlatformError> {
+    fn run(self: Box<Self>, boot: u64, calls: &dyn Hostcalls) -> Result<Ended, PlatformError> {
         let prepared = Prepared::new(&self.context, &self.host)?;
         // SAFETY: only this thread uses `calls`; the pointer is taken back below, before what it points to may go. The transmute only
         // forgets its lifetime.
@@ -226,7 +229,7 @@ impl Vcpu for NativeVcpu {
         }
         set_mask(&signal::vcpu_mask());
         // SAFETY: the thread is prepared, and the image is in place. What the cVM's code does is contained by the platform.
-        unsafe { capstream_enter(Arc::as_ptr(&self.context), entry, boot, self.stack) };
+        unsafe { capstream_enter(Arc::as_ptr(&self.context), self.entry, boot, self.stack) };
         block_all();
         // SAFETY: only this thread uses these.
         let leaving = unsafe {
