@@ -15,7 +15,7 @@ use capstream_abi::riscv64::{CAPABILITY_SIZE, store};
 /// | a1, a2 | arguments | 0 |
 /// | a3, a4, a5 | 0, further arguments | 0 |
 /// | t0 | the address of the capability store | 0 |
-/// | t1, t2 | scratch: the monitor's code and data | 0 |
+/// | t1, t2 | scratch: the monitor's code and data | the cVM's own sealed pair |
 /// | ra | where to go on | kept |
 /// | t3, t4, t6, a6, a7 | | 0 |
 /// | sp, gp, tp, s0 to s11 | | kept |
