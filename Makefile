@@ -4,6 +4,10 @@
 .PHONY: help run run-single run-dual run-file test bench lint format build prerequisites kernel monitor image clean distclean
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
+# What cVMs run on, and the LLVM that builds for it; ci/environment says what the values mean.
+TARGET ?= x86_64
+TARGETS := x86_64 cheri-riscv64
+export TARGET CHERI_SDK
 
 help:
 	@echo "CapStream: Linux kernels and their programs as compartments of one process"
@@ -12,13 +16,16 @@ help:
 	@echo "  make run-single   one cVM: a program that sends itself a message"
 	@echo "  make run-dual     two cVMs: a sender and a receiver"
 	@echo "  make run-file     one cVM that reads and writes a buffer of the monitor"
-	@echo "  make test         build everything, check the style, run all tests"
+	@echo "  make test         build for all targets, check the style, run all tests"
 	@echo "  make bench        build everything and measure it against what it replaces"
 	@echo
 	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
 	@echo "  make format       formats the Rust sources as lint wants them"
 	@echo "  make clean        remove what was built"
 	@echo "  make distclean    remove the cache folder too: $(CACHE)"
+	@echo
+	@echo "  make run TARGET=cheri-riscv64    the same cVMs on a simulated CHERI-RISC-V processor;"
+	@echo "                    other targets take TARGET too. CHERI_SDK=FOLDER builds with that LLVM"
 	@echo
 	@echo "  make run V=1      shows the monitor's log and those of the kernels"
 	@echo "  make test FILTER=stream, make bench BENCH='--runs 3 calls'    a part of them"
@@ -44,14 +51,18 @@ lint: prerequisites
 	@ci/lint
 format: prerequisites
 	@ci/format
-test: build lint
+test: $(TARGETS:%=build-%) lint
 	@ci/test $(FILTER)
+# One target after the other, whatever TARGET says.
+.PHONY: $(TARGETS:%=build-%)
+$(TARGETS:%=build-%): build-%:
+	@$(MAKE) --no-print-directory TARGET=$* build
 bench: build
 	@ci/run-bench $(BENCH)
 
 clean:
-	@rm -rf target "$(CACHE)/kernel" "$(CACHE)/target"
-	@echo "removed target, $(CACHE)/kernel and $(CACHE)/target"
+	@rm -rf target "$(CACHE)/kernel" "$(CACHE)/kernel-riscv64" "$(CACHE)/target"
+	@echo "removed target, $(CACHE)/kernel, $(CACHE)/kernel-riscv64 and $(CACHE)/target"
 distclean: clean
 	@rm -rf "$(CACHE)"
 	@echo "removed $(CACHE)"

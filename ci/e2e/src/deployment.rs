@@ -11,9 +11,10 @@ use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::run::Running;
 
-/// Where the first cVM is mapped, and how far apart they are.
-const BASE: u64 = 0x1000_0000_0000;
-const STRIDE: u64 = 0x100_0000_0000;
+/// Where the first cVM is mapped.
+pub const BASE: u64 = 0x1000_0000_0000;
+/// How far apart cVMs are.
+pub const STRIDE: u64 = 0x100_0000_0000;
 const MIB: u64 = 1 << 20;
 
 /// One cVM.
@@ -160,6 +161,7 @@ impl Deployment {
         let file = folder.join("deployment.yaml");
         fs::write(&file, text).map_err(file_error(&file))?;
         let mut arguments: Vec<OsString> = vec!["-y".into(), file.into()];
+        arguments.extend(["--platform".into(), environment.platform.clone().into()]);
         arguments.extend(["--log-dir".into(), folder.clone().into()]);
         arguments.extend(self.arguments.iter().cloned());
         let input = match &self.input {

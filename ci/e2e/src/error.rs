@@ -15,6 +15,14 @@ pub enum HarnessError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A variable of the environment that has to be a whole number, 1 or more, is none.
+    #[error("{variable} is '{value}': it has to be a whole number, 1 or more")]
+    Factor {
+        /// Which.
+        variable: &'static str,
+        /// What it is.
+        value: String,
+    },
     /// A file or folder of the run cannot be made.
     #[error("{path}: {source}")]
     File {

@@ -15,7 +15,7 @@
 
 #define SIZE 512
 #define SENDERS 3
-#define PER_SENDER 1000
+#define PER_SENDER (1000 / SLOWNESS)
 
 static char pool[CAP_STREAM_BUFFERS][SIZE];
 

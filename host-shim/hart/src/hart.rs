@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A hart.
+//! A hart: its registers from outside, and running it.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::attention::{self, Attention, InterruptLines};
+use crate::blocks::{Blocks, FetchFault};
+use crate::control::{TimeSource, csr, scr};
+use crate::instruction::{self, Flow};
+use crate::state::{State, register};
+use crate::trap::{PCC, Raised, Trap, cause};
 use crate::{Capability, Memory};
 
 /// Which generation of CHERI-RISC-V.
@@ -19,7 +24,8 @@ pub enum Isa {
 /// What a trap does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Traps {
-    /// [`Hart::run`] returns [`Exit::Trap`]; PCC still points at the instruction and no CSR has changed.
+    /// [`Hart::run`] returns [`Exit::Trap`]; PCC still points at the instruction and no CSR has changed. The floating-point unit
+    /// and the counters are usable in user mode from the begin.
     Exit,
     /// The hart enters machine or supervisor mode.
     Machine,
@@ -63,181 +69,339 @@ pub enum Exit {
     WaitForInterrupt,
 }
 
-/// A trap that stopped the hart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trap {
-    /// As in `scause`.
-    pub cause: u64,
-    /// As in `stval`.
-    pub tval: u64,
-    /// The absolute address that an access or a fetch went to, if it failed at its address; otherwise 0.
-    pub address: u64,
-    /// PCC of the instruction.
-    pub pcc: Capability,
-}
-
-/// Makes a hart's [`Hart::run`] return, from any thread.
-#[derive(Debug, Default)]
-pub struct Attention {
-    raised: AtomicBool,
-}
-
-impl Attention {
-    /// Makes `run` return [`Exit::Attention`] soon; at once if it is called later.
-    pub fn raise(&self) {
-        self.raised.store(true, Ordering::SeqCst);
-    }
-    /// Ends what [`Attention::raise`] began.
-    pub fn clear(&self) {
-        self.raised.store(false, Ordering::SeqCst);
-    }
-    /// Whether it is raised.
-    pub fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::SeqCst)
-    }
-}
-
-/// Interrupt lines into a hart: bits of `mip` that hardware sets.
-#[derive(Debug, Default)]
-pub struct InterruptLines {
-    pending: AtomicU64,
-}
-
-impl InterruptLines {
-    /// Raises or lowers lines, bits as in `mip` (3 software, 7 timer, 11 external of machine mode), from any thread.
-    pub fn set(&self, mask: u64, level: bool) {
-        if level {
-            self.pending.fetch_or(mask, Ordering::SeqCst);
-        } else {
-            self.pending.fetch_and(!mask, Ordering::SeqCst);
-        }
-    }
-}
-
-/// What the `time` CSR counts.
-pub trait TimeSource: Send + Sync {
-    /// The counter now.
-    fn time(&self) -> u64;
-}
-
 /// A CHERI-RISC-V hart.
 pub struct Hart {
-    config: Config,
-    attention: Arc<Attention>,
+    state: State,
+    blocks: Blocks,
     lines: Arc<InterruptLines>,
-    pcc: Capability,
-    ddc: Capability,
-    x: [u64; 32],
-    f: [u64; 32],
 }
 
 impl Hart {
     /// A hart in its reset state: machine mode, root capabilities in PCC and DDC, PC 0.
-    pub fn new(_memory: Arc<Memory>, config: Config) -> Hart {
+    pub fn new(memory: Arc<Memory>, config: Config) -> Hart {
+        let state = State::new(memory, config);
+        let lines = Arc::new(InterruptLines {
+            attention: Arc::clone(&state.attention),
+        });
         Hart {
-            config,
-            attention: Arc::default(),
-            lines: Arc::default(),
-            pcc: Capability::root_code(),
-            ddc: Capability::root_data(),
-            x: [0; 32],
-            f: [0; 32],
+            state,
+            blocks: Blocks::new(),
+            lines,
         }
     }
+
     /// What kind of hart it is.
     pub fn config(&self) -> Config {
-        self.config
+        self.state.config
     }
+
+    /// What its addresses lead to.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.state.memory
+    }
+
     /// The privilege mode.
     pub fn privilege(&self) -> Privilege {
-        Privilege::Machine
+        self.state.privilege
     }
+
     /// Sets the privilege mode.
-    pub fn set_privilege(&mut self, _privilege: Privilege) {}
+    pub fn set_privilege(&mut self, privilege: Privilege) {
+        self.state.privilege = privilege;
+    }
+
     /// Integer register `n` (0 to 31): the address of its capability. 0 if there is no such register.
     pub fn x(&self, n: usize) -> u64 {
-        self.x.get(n).copied().unwrap_or(0)
+        register(n).map_or(0, |n| self.state.get_x(n))
     }
-    /// Sets integer register `n`, which clears its tag.
+
+    /// Sets integer register `n`, which clears its tag. Nothing happens to x0.
     pub fn set_x(&mut self, n: usize, value: u64) {
-        if n != 0
-            && let Some(x) = self.x.get_mut(n)
-        {
-            *x = value;
+        if let Some(n @ 1..) = register(n) {
+            self.state.set_x(n, value);
         }
     }
-    /// Capability register `n` (0 to 31).
-    pub fn capability(&self, _n: usize) -> Capability {
-        Capability::null()
+
+    /// Capability register `n` (0 to 31). Null if there is no such register.
+    pub fn capability(&self, n: usize) -> Capability {
+        register(n).map_or(Capability::null(), |n| self.state.capability(n))
     }
-    /// Sets capability register `n`.
-    pub fn set_capability(&mut self, _n: usize, _capability: &Capability) {}
+
+    /// Sets capability register `n`. Nothing happens to c0.
+    pub fn set_capability(&mut self, n: usize, capability: &Capability) {
+        if let Some(n @ 1..) = register(n) {
+            self.state.set_capability(n, *capability);
+        }
+    }
+
     /// PCC; its address is the absolute address of the next instruction.
     pub fn pcc(&self) -> Capability {
-        self.pcc
+        self.state.pcc_at(self.state.pc)
     }
+
+    /// The absolute address of the next instruction.
+    pub fn pc(&self) -> u64 {
+        self.state.pc
+    }
+
     /// Sets PCC.
     pub fn set_pcc(&mut self, pcc: &Capability) {
-        self.pcc = *pcc;
+        self.state.set_pcc(pcc);
     }
+
     /// The default data capability.
     pub fn ddc(&self) -> Capability {
-        self.ddc
+        self.state.ddc()
     }
+
     /// Sets the default data capability.
     pub fn set_ddc(&mut self, ddc: &Capability) {
-        self.ddc = *ddc;
+        self.state.set_ddc(ddc);
     }
+
     /// Special capability register `n` (0 PCC, 1 DDC, 12 STCC ...); none if there is no such register.
-    pub fn scr(&self, _n: usize) -> Option<Capability> {
-        None
+    pub fn scr(&self, n: usize) -> Option<Capability> {
+        match n {
+            scr::PCC => Some(self.pcc()),
+            scr::DDC => Some(self.ddc()),
+            scr::STCC..=scr::SEPCC | scr::MTCC..=scr::MEPCC => self.state.special.get(n).copied(),
+            _ => None,
+        }
     }
+
     /// Sets a special capability register without any check. False if there is none with this number.
-    pub fn set_scr(&mut self, _n: usize, _capability: &Capability) -> bool {
-        false
+    pub fn set_scr(&mut self, n: usize, capability: &Capability) -> bool {
+        match n {
+            scr::PCC => self.set_pcc(capability),
+            scr::DDC => self.set_ddc(capability),
+            scr::STCC..=scr::SEPCC | scr::MTCC..=scr::MEPCC => {
+                if let Some(register) = self.state.special.get_mut(n) {
+                    *register = *capability;
+                }
+            }
+            _ => return false,
+        }
+        true
     }
-    /// Floating-point register `n` (0 to 31), all 64 bits.
+
+    /// Floating-point register `n` (0 to 31), all 64 bits. 0 if there is no such register.
     pub fn f(&self, n: usize) -> u64 {
-        self.f.get(n).copied().unwrap_or(0)
+        self.state.f.get(n).copied().unwrap_or(0)
     }
+
     /// Sets floating-point register `n`.
     pub fn set_f(&mut self, n: usize, value: u64) {
-        if let Some(f) = self.f.get_mut(n) {
+        if let Some(f) = self.state.f.get_mut(n) {
             *f = value;
         }
     }
+
     /// `fcsr`.
     pub fn fcsr(&self) -> u32 {
-        0
+        self.csr(csr::FCSR).unwrap_or(0) as u32
     }
+
     /// Sets `fcsr`.
-    pub fn set_fcsr(&mut self, _value: u32) {}
+    pub fn set_fcsr(&mut self, value: u32) {
+        self.set_csr(csr::FCSR, value.into());
+    }
+
     /// A CSR, whatever the privilege mode; none if there is no such CSR.
-    pub fn csr(&self, _number: u16) -> Option<u64> {
-        None
+    pub fn csr(&self, number: u16) -> Option<u64> {
+        self.state.csr(number)
     }
-    /// Writes a CSR, whatever the privilege mode. False if there is none with this number or it is read-only.
-    pub fn set_csr(&mut self, _number: u16, _value: u64) -> bool {
-        false
+
+    /// Writes a CSR, whatever the privilege mode. False if there is none with this number or it cannot be written.
+    pub fn set_csr(&mut self, number: u16, value: u64) -> bool {
+        let written = self.state.set_csr(number, value);
+        self.state.attention.check_interrupts();
+        written
     }
+
+    /// Sets what `mhartid` reads.
+    pub fn set_hart_id(&mut self, id: u64) {
+        self.state.control.hart_id = id;
+    }
+
     /// Instructions executed since the reset; those that trapped do not count.
     pub fn instructions_retired(&self) -> u64 {
-        0
+        self.state.retired
     }
+
     /// Absolute addresses at which a fetch stops the hart with [`Exit::Native`].
-    pub fn set_native_window(&mut self, _window: Range<u64>) {}
+    pub fn set_native_window(&mut self, window: Range<u64>) {
+        self.blocks.set_native(window);
+    }
+
     /// What makes `run` return from another thread.
     pub fn attention(&self) -> Arc<Attention> {
-        Arc::clone(&self.attention)
+        Arc::clone(&self.state.attention)
     }
+
     /// The interrupt lines; they matter with [`Traps::Machine`] only.
     pub fn interrupt_lines(&self) -> Arc<InterruptLines> {
         Arc::clone(&self.lines)
     }
+
     /// Sets what the `time` CSR counts. Without it, tenths of microseconds since the hart was made.
-    pub fn set_time_source(&mut self, _time: Arc<dyn TimeSource>) {}
-    /// Runs up to `max_instructions`.
-    pub fn run(&mut self, _max_instructions: u64) -> Exit {
-        Exit::Limit
+    pub fn set_time_source(&mut self, time: Arc<dyn TimeSource>) {
+        self.state.control.time = time;
+    }
+
+    /// Forgets decoded instructions whose code has changed, as `fence.i` does: for whoever writes code from outside.
+    pub fn forget_code(&mut self) {
+        self.blocks.invalidate();
+    }
+
+    /// Runs up to `max_instructions`; entering a trap counts as one.
+    pub fn run(&mut self, max_instructions: u64) -> Exit {
+        self.state.enter_memory();
+        self.state.attention.check_interrupts();
+        let exit = self.execute(max_instructions);
+        self.state.leave_memory();
+        exit
+    }
+
+    fn execute(&mut self, max_instructions: u64) -> Exit {
+        let (state, blocks) = (&mut self.state, &mut self.blocks);
+        let machine = state.config.traps == Traps::Machine;
+        let mut left = max_instructions;
+        loop {
+            let word = state.attention.word();
+            if word != 0 {
+                if word & attention::RAISED != 0 {
+                    return Exit::Attention;
+                }
+                state.attention.checking_interrupts();
+                if machine && let Some(number) = state.interrupt() {
+                    state.enter_trap(true, number, 0, state.pc);
+                }
+            }
+            if state.memory.generation() != blocks.generation {
+                state.enter_memory();
+                blocks.refresh(state.generation);
+            }
+            if left == 0 {
+                return Exit::Limit;
+            }
+            let pc = state.pc;
+            if blocks.native().contains(&pc) {
+                return Exit::Native { address: pc };
+            }
+            let flow = match fetch(state, blocks, pc, left) {
+                Ok((ops, after)) => {
+                    state.block = pc;
+                    let flow = instruction::next(state, ops);
+                    let executed = match flow {
+                        Flow::End => {
+                            state.pc = pc.wrapping_add(after);
+                            ops.len() as u64
+                        }
+                        Flow::Trap => {
+                            state.pc = pc.wrapping_add(state.raised.offset);
+                            state.raised.index
+                        }
+                        Flow::Jump | Flow::Synchronize | Flow::Wait => {
+                            state.pc = state.target;
+                            state.executed
+                        }
+                    };
+                    state.retired = state.retired.wrapping_add(executed);
+                    left -= executed;
+                    flow
+                }
+                Err(raised) => {
+                    state.raised = raised;
+                    Flow::Trap
+                }
+            };
+            match flow {
+                Flow::End | Flow::Jump => {}
+                Flow::Synchronize => {
+                    if state.stale {
+                        state.stale = false;
+                        blocks.invalidate();
+                    }
+                    state.attention.check_interrupts();
+                }
+                Flow::Wait => {
+                    if !state.is_awake() {
+                        return Exit::WaitForInterrupt;
+                    }
+                    state.attention.check_interrupts();
+                }
+                Flow::Trap if machine => {
+                    let raised = state.raised;
+                    state.enter_trap(false, raised.cause, raised.tval, state.pc);
+                    state.attention.check_interrupts();
+                    left = left.saturating_sub(1);
+                }
+                Flow::Trap => {
+                    let raised = state.raised;
+                    state.reservation = None;
+                    return Exit::Trap(Trap {
+                        cause: raised.cause,
+                        tval: raised.tval,
+                        address: raised.address,
+                        pcc: state.pcc_at(state.pc),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The instructions at `pc`, `limit` at most, and how many bytes of code they are.
+#[inline(always)]
+fn fetch<'a>(
+    state: &State,
+    blocks: &'a mut Blocks,
+    pc: u64,
+    limit: u64,
+) -> Result<(&'a [instruction::Op], u64), Raised> {
+    let allowed = state.fetchable_bytes(pc);
+    if !state.fetchable || allowed < 2 || pc & 1 != 0 {
+        return Err(refused(state, pc));
+    }
+    let found = match blocks.find(state, pc, state.capability_mode()) {
+        Ok(found) => found,
+        Err(FetchFault { cause, address }) => {
+            return Err(Raised {
+                cause,
+                tval: address,
+                address,
+                ..Raised::default()
+            });
+        }
+    };
+    let ops = blocks.ops(found);
+    if u64::from(found.count) <= limit && u64::from(found.bytes) <= allowed {
+        return Ok((ops, found.bytes.into()));
+    }
+    // Only as many as are allowed, and none that ends beyond PCC.
+    let fit = ops
+        .iter()
+        .take(usize::try_from(limit).unwrap_or(usize::MAX))
+        .take_while(|op| op.end() <= allowed)
+        .count();
+    match ops.get(..fit).and_then(|ops| Some((ops, ops.last()?.end()))) {
+        Some(some) => Ok(some),
+        None => Err(refused(state, pc)),
+    }
+}
+
+/// Why nothing can be fetched at `pc` with PCC.
+#[cold]
+fn refused(state: &State, pc: u64) -> Raised {
+    let (cause, tval) = if state.fetchable && pc & 1 != 0 {
+        (cause::FETCH_MISALIGNED, pc)
+    } else {
+        (cause::CHERI, state.fetch_violation().tval(PCC))
+    };
+    Raised {
+        cause,
+        tval,
+        address: pc,
+        ..Raised::default()
     }
 }

@@ -6,6 +6,7 @@
 //! | [`capability`] | the 128-bit compressed capability and what instructions do with it |
 //! | [`memory`] | regions of host memory with page flags and tags, devices |
 //! | [`float`] | the arithmetic of the F and D extensions |
+//! | [`disassembly`] | instructions as text |
 //! | [`board`] | a board for bare programs: RAM, console, timer, and a hart on it |
 //! | [`hart`] | registers, traps, and [`Hart::run`] |
 //!
@@ -21,14 +22,24 @@
 )]
 
 pub mod board;
+mod attention;
+mod blocks;
 pub mod capability;
+pub mod control;
+mod decode;
+pub mod disassembly;
+mod execution;
 pub mod float;
 pub mod hart;
+mod instruction;
 pub mod memory;
+mod state;
+pub mod trap;
 
+pub use attention::{Attention, InterruptLines};
 pub use capability::Capability;
-pub use hart::{
-    Attention, Config, Exit, Hart, InterruptLines, Isa, Privilege, TimeSource, Trap, Traps,
-};
 pub use capstream_capability::Permissions;
+pub use control::TimeSource;
+pub use hart::{Config, Exit, Hart, Isa, Privilege, Traps};
 pub use memory::{Device, Memory, MemoryError, PageFlags, Region};
+pub use trap::Trap;

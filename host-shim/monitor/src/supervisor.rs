@@ -24,9 +24,7 @@ use capstream_config::{CapfileConfig, CvmConfig, Deployment, Wait};
 use crate::cvm::{self, Cvm, CvmSpec, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
-use crate::platform::{
-    AddressSpace, Fault, Placement, Platform, PlatformError, Protection,
-};
+use crate::platform::{AddressSpace, Fault, Placement, Platform, PlatformError, Protection};
 use crate::receiver::PortalFailed;
 use crate::signals;
 

@@ -74,9 +74,14 @@ fn crash_by_an_instruction() {
     assert_status(&ending("crash_by_an_instruction", "ill"), 128 + 4);
 }
 
-#[test]
-fn crash_by_a_division() {
-    assert_status(&ending("crash_by_a_division", "fpe"), 128 + 8);
+/// A division by zero is a fault on some processors, and gives a number on others.
+mod needs_division_faults {
+    use super::{assert_status, ending};
+
+    #[test]
+    fn crash_by_a_division() {
+        assert_status(&ending("crash_by_a_division", "fpe"), 128 + 8);
+    }
 }
 
 #[test]

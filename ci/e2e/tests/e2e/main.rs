@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! End-to-end tests: each boots cVMs in the real monitor and checks what their programs saw and how everything ended.
+//!
+//! A test that needs an ability that not every platform has is in a module `needs_ABILITY`; `ci/test` knows which platform lacks what.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +11,7 @@
 mod configuration;
 mod endings;
 mod files;
+mod isolation;
 mod many;
 mod programs;
 mod runs;

@@ -82,12 +82,12 @@ fn hello_static() {
 /// A program reads the monitor's standard input: nothing is lost when it comes faster than it is read, and it ends.
 #[test]
 fn console_input() {
-    const LINES: usize = 20_000;
-    let mut input: String = (0..LINES)
+    let lines = runs::volume(20_000);
+    let mut input: String = (0..lines)
         .map(|number| format!("line {number}\n"))
         .collect();
     input.push_str("the rest");
-    let args = format!("/ld.so /tests/console_input {LINES}");
+    let args = format!("/ld.so /tests/console_input {lines}");
     let outcome = runs::succeed(
         &Deployment::new("console_input")
             .cvm(Cvm::new("alone", &args))

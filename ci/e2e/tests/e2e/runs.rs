@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use capstream_e2e::{Cvm, Deployment, Environment, Outcome, Running};
 
-/// Longer than any run here takes, also on a machine that has other work; only a hang reaches it.
-pub const LIMIT: Duration = Duration::from_secs(120);
+/// Longer than any run here takes on the platform of every day, also on a machine that has other work; only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the environment variables name.
 pub fn environment() -> Environment {
@@ -14,6 +14,11 @@ pub fn environment() -> Environment {
         Ok(environment) => environment,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// How many of something there are to be where the number is for volume alone.
+pub fn volume(count: usize) -> usize {
+    environment().volume(count)
 }
 
 /// Starts a deployment.
@@ -31,7 +36,7 @@ pub fn run(deployment: &Deployment) -> Outcome {
 
 /// Waits for the end of what was started, however it ends.
 pub fn finish(running: Running) -> Outcome {
-    match running.finish(LIMIT) {
+    match running.finish(environment().limit(LIMIT)) {
         Ok(outcome) => outcome,
         Err(error) => panic!("{error}"),
     }

@@ -5,7 +5,10 @@ use capstream_e2e::{Cvm, Deployment, Outcome};
 
 use crate::runs;
 
-const MESSAGES: usize = 10_000;
+/// How many messages the example sends.
+fn messages() -> usize {
+    runs::volume(10_000)
+}
 
 /// Asserts that these lines are the receiver's, one for each message, in order.
 fn assert_in_order<'a>(lines: impl Iterator<Item = &'a str>, count: usize, outcome: &Outcome) {
@@ -69,23 +72,22 @@ fn single_static() {
 /// Mode 2: receiver and sender as threads of one program.
 #[test]
 fn two_threads() {
-    let outcome = runs::program(
-        "two_threads",
-        &format!("/ld.so /app/cap_stream 2 {MESSAGES}"),
-    );
-    assert_in_order(outcome.output(), MESSAGES, &outcome);
+    let count = messages();
+    let outcome = runs::program("two_threads", &format!("/ld.so /app/cap_stream 2 {count}"));
+    assert_in_order(outcome.output(), count, &outcome);
 }
 
 fn dual(name: &str, receiver_first: bool, wait: i64) {
-    let receiver = Cvm::new("receiver", &format!("/ld.so /app/cap_stream 3 {MESSAGES}"));
-    let sender = Cvm::new("sender", &format!("/ld.so /app/cap_stream 4 {MESSAGES}"));
+    let count = messages();
+    let receiver = Cvm::new("receiver", &format!("/ld.so /app/cap_stream 3 {count}"));
+    let sender = Cvm::new("sender", &format!("/ld.so /app/cap_stream 4 {count}"));
     let (first, second) = if receiver_first {
         (receiver, sender)
     } else {
         (sender, receiver)
     };
     let outcome = runs::succeed(&Deployment::new(name).cvm(first.wait(wait)).cvm(second));
-    assert_in_order(outcome.output_of("receiver"), MESSAGES, &outcome);
+    assert_in_order(outcome.output_of("receiver"), count, &outcome);
 }
 
 /// Modes 3 and 4 in two cVMs that start at the same time.
@@ -116,16 +118,17 @@ fn dual_sender_first() {
 #[test]
 fn several_senders() {
     const SENDERS: usize = 3;
+    let count = runs::volume(2000);
     let mut deployment = Deployment::new("several_senders").cvm(Cvm::new(
         "collect",
-        &format!("/ld.so /tests/stream_peer collect {SENDERS} 2000"),
+        &format!("/ld.so /tests/stream_peer collect {SENDERS} {count}"),
     ));
     for sender in 0..SENDERS {
         // Sizes that are no multiple of anything.
         let size = 12 + sender * 3001;
         deployment = deployment.cvm(Cvm::new(
             &format!("send{sender}"),
-            &format!("/ld.so /tests/stream_peer send {sender} 2000 {size}"),
+            &format!("/ld.so /tests/stream_peer send {sender} {count} {size}"),
         ));
     }
     let outcome = runs::succeed(&deployment);
@@ -153,17 +156,14 @@ fn receiver_leaves() {
 /// A receiver goes on when one of its senders crashed, and its key and buffers still serve the next.
 #[test]
 fn sender_crashes() {
+    let count = runs::volume(1000);
+    let collect = format!("/ld.so /tests/stream_peer collect 1 {count}");
+    let send = format!("/ld.so /tests/stream_peer send 0 {count} 100");
     let outcome = runs::run(
         &Deployment::new("sender_crashes")
-            .cvm(Cvm::new(
-                "collect",
-                "/ld.so /tests/stream_peer collect 1 1000",
-            ))
+            .cvm(Cvm::new("collect", &collect))
             .cvm(Cvm::new("crasher", "/ld.so /tests/ending segv").wait(-1))
-            .cvm(Cvm::new(
-                "sender",
-                "/ld.so /tests/stream_peer send 0 1000 100",
-            )),
+            .cvm(Cvm::new("sender", &send)),
     );
     runs::assert_checks(outcome.output_of("collect"), 2, &outcome.printed());
     assert_ne!(

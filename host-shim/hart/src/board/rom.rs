@@ -22,7 +22,7 @@ const TREE_LIMIT: u64 = 3 << 30;
 
 /// Where the device tree is, given the end of the RAM: what `a1` holds at the first instruction of the program.
 pub(super) fn tree_address(ram_end: u64) -> u64 {
-    let end = ram_end.min(TREE_LIMIT).max(RAM_BASE + TREE_ROOM);
+    let end = ram_end.clamp(RAM_BASE + TREE_ROOM, TREE_LIMIT);
     ((end - TREE_ROOM) & !(TREE_ALIGNMENT - 1)).max(RAM_BASE)
 }
 

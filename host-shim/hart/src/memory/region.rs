@@ -420,6 +420,11 @@ impl Region {
         Ok(())
     }
 
+    /// Whether a byte may be stored.
+    pub(crate) fn check_store(&self, address: u64) -> Result<(), Fault> {
+        self.access(address, 1, PageFlags::WRITE).map(|_| ())
+    }
+
     /// Runs an atomic operation on an aligned word, with its tag cleared.
     fn atomic<W: Word, R>(
         &self,

@@ -87,6 +87,14 @@ impl Window {
         self.region.as_ref()
     }
 
+    /// The region, if an absolute address lies in it.
+    #[inline]
+    pub(crate) fn region_of(&self, address: u64) -> Option<&Region> {
+        self.region
+            .as_deref()
+            .filter(|region| address >= region.begin() && address < region.end())
+    }
+
     /// An aligned word in a page with these flags, of which `mask` matters.
     ///
     /// # Safety
