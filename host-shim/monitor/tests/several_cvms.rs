@@ -13,31 +13,31 @@ mod support;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use support::Deployment;
+use support::{Deployment, rounds};
 
 #[test]
 fn messages_of_several_senders_all_arrive_in_order() {
-    let mut deployment = Deployment::new().cvm("receiver", &["receiver", "3", "20000"]);
+    let each = rounds(20_000).to_string();
+    let mut deployment = Deployment::new().cvm("receiver", &["receiver", "3", &each]);
     for sender in ["0", "1", "2"] {
-        deployment = deployment.cvm(&format!("sender{sender}"), &["sender", sender, "20000"]);
+        deployment = deployment.cvm(&format!("sender{sender}"), &["sender", sender, &each]);
     }
     let ended = deployment.run().expect(0);
-    assert!(
-        ended.out.contains("receiver: received 60000\n"),
-        "{ended:?}"
-    );
+    let received = format!("receiver: received {}\n", 3 * rounds(20_000));
+    assert!(ended.out.contains(&received), "{ended:?}");
 }
 
 #[test]
 fn messages_arrive_without_polling_too() {
+    let count = rounds(20_000).to_string();
     let ended = Deployment::new()
-        .cvm("sender", &["sender", "0", "20000", "and errors"])
-        .cvm("receiver", &["receiver", "1", "20000"])
+        .cvm("sender", &["sender", "0", &count, "and errors"])
+        .cvm("receiver", &["receiver", "1", &count])
         .option("--no-poll")
         .run()
         .expect(0);
     assert!(
-        ended.out.contains("receiver: received 20000\n"),
+        ended.out.contains(&format!("receiver: received {count}\n")),
         "{ended:?}"
     );
 }
@@ -46,7 +46,10 @@ fn messages_arrive_without_polling_too() {
 fn senders_learn_that_the_receiver_is_gone() {
     for _ in 0..10 {
         let ended = Deployment::new()
-            .cvm("receiver", &["receiver_for_a_while", "2000"])
+            .cvm(
+                "receiver",
+                &["receiver_for_a_while", &rounds(2000).to_string()],
+            )
             .cvm("one", &["sender_for_ever"])
             .cvm("two", &["sender_for_ever"])
             .run()
@@ -60,7 +63,10 @@ fn senders_learn_that_the_receiver_is_gone() {
 fn nothing_arrives_after_a_revocation() {
     for _ in 0..10 {
         Deployment::new()
-            .cvm("receiver", &["receiver_for_a_while", "2000", "revoke"])
+            .cvm(
+                "receiver",
+                &["receiver_for_a_while", &rounds(2000).to_string(), "revoke"],
+            )
             .cvm("one", &["sender_for_ever"])
             .cvm("two", &["sender_for_ever"])
             .run()
@@ -242,9 +248,10 @@ fn a_fault_of_one_leaves_the_others() {
 
 #[test]
 fn many_cvms_run_at_once() {
+    let count = rounds(20_000).to_string();
     let mut deployment = Deployment::new();
     for number in 0..60 {
-        deployment = deployment.cvm(&format!("c{number}"), &["timers"]);
+        deployment = deployment.cvm(&format!("c{number}"), &["timers", &count]);
     }
     deployment.run().expect(0);
 }

@@ -29,7 +29,7 @@
 mod atomic;
 pub mod errno;
 pub mod file;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "riscv64", target_arch = "x86_64"))]
 pub mod gate;
 #[cfg(all(loom, test))]
 mod interleavings;

@@ -8,96 +8,16 @@ u64 returned_again;
 void (*on_trap_user)(struct trap *trap);
 void (*on_trap_kernel)(struct trap *trap);
 
-static u8 stack[65536] __attribute__((aligned(16), used));
 static u8 user_stack[16384] __attribute__((aligned(16)));
 
-#define STRING_(x) #x
-#define STRING(x) STRING_(x)
-
-/*
- * In: rdi = boot page, nothing else is needed. The stack is the image's own.
- */
-asm(
-"	.globl _start\n"
-"_start:\n"
-"	leaq stack+65536(%rip), %rsp\n"
-"	call guest_start\n"
-"	ud2\n"
-/*
- * s64 hostcall_by(gate, number, a, b, c, d). A call with the arguments moved by two.
- */
-"	.globl hostcall_by\n"
-"hostcall_by:\n"
-"	movq %rdi, %r11\n"
-"	movq %rsi, %rax\n"
-"	movq %rdx, %rdi\n"
-"	movq %rcx, %rsi\n"
-"	movq %r8, %rdx\n"
-"	movq %r9, %rcx\n"
-"	subq $8, %rsp\n"
-"	call *%r11\n"
-"	addq $8, %rsp\n"
-"	ret\n"
-/*
- * A trap in a program. rsp is the program's. Goes on on the kernel's stack, which is empty: there is one program.
- */
-"	.globl trap_user_entry\n"
-"trap_user_entry:\n"
-"	leaq stack+65536(%rip), %rsp\n"
-"	call trap_user_c\n"
-"	ud2\n"
-"	.globl trap_kernel_entry\n"
-"trap_kernel_entry:\n"
-"	call trap_kernel_c\n"
-"	ud2\n"
-"	.globl syscall_entry\n"
-"syscall_entry:\n"
-"	ud2\n"
-/*
- * void pop_registers(struct registers *): goes on with all of these registers, which are not on the stack. A kick between the labels
- * comes back to return_again.
- */
-"	.globl pop_registers\n"
-"pop_registers:\n"
-"	movq %rdi, %rsp\n"
-"	.globl return_begin\n"
-"return_begin:\n"
-"	movq %gs:" STRING(LKL_VCPU_PENDING) ", %rax\n"
-"	testq %rax, %rax\n"
-"	jnz return_again\n"
-"	popq %r15\n"
-"	popq %r14\n"
-"	popq %r13\n"
-"	popq %r12\n"
-"	popq %rbp\n"
-"	popq %rbx\n"
-"	popq %r11\n"
-"	popq %r10\n"
-"	popq %r9\n"
-"	popq %r8\n"
-"	popq %rax\n"
-"	popq %rcx\n"
-"	popq %rdx\n"
-"	popq %rsi\n"
-"	popq %rdi\n"
-"	addq $8, %rsp\n"
-"	iretq\n"
-"	.globl return_end\n"
-"return_end:\n"
-"	.globl return_again\n"
-"return_again:\n"
-"	leaq stack+65536(%rip), %rsp\n"
-"	call return_again_c\n"
-"	ud2\n");
-
-extern char trap_user_entry[], trap_kernel_entry[], syscall_entry[], return_begin[], return_end[], return_again[];
-void pop_registers(struct registers *registers) __attribute__((noreturn));
+/* In entry.S. */
+void resume(struct registers *registers, u64 how) __attribute__((noreturn));
 static struct registers saved;
 
-static void __attribute__((noreturn)) return_to(struct registers *registers)
+static void __attribute__((noreturn)) return_to(struct registers *registers, u64 how)
 {
 	saved = *registers;
-	pop_registers(&saved);
+	resume(&saved, how);
 }
 
 u64 vcpu_word(u64 offset)
@@ -241,10 +161,7 @@ void wait_for(u64 bits)
 
 void vcpu_ready(void)
 {
-	struct entries entries = {
-		(u64)trap_user_entry, (u64)trap_kernel_entry, (u64)syscall_entry,
-		(u64)return_begin, (u64)return_end, (u64)return_again,
-	};
+	struct entries entries = ENTRIES;
 
 	CHECK_EQ(hostcall(HOSTCALL_VCPU_READY, (u64)&entries, 0, 0, 0), 0);
 }
@@ -254,47 +171,46 @@ static struct trap *trap(void)
 	return (struct trap *)(boot->vcpu + LKL_VCPU_TRAP);
 }
 
-__attribute__((used)) static void trap_user_c(void)
+void trap_user_c(void)
 {
 	struct trap copy = *trap();
 
 	on_trap_user(&copy);
-	return_to(&copy.registers);
+	return_to(&copy.registers, RESUME_PROGRAM);
 }
 
-__attribute__((used)) static void trap_kernel_c(void)
+void trap_kernel_c(void)
 {
 	struct trap copy = *trap();
 
 	*(volatile u64 *)(boot->vcpu + LKL_VCPU_IN_KERNEL_FAULT) = 0;
 	on_trap_kernel(&copy);
-	return_to(&copy.registers);
+	return_to(&copy.registers, RESUME_KERNEL);
 }
 
 /* The registers still lie where they were popped from; a kick is all that can have happened. */
-__attribute__((used)) static void return_again_c(void)
+void return_again_c(void)
 {
 	struct trap copy = { .kind = LKL_TRAP_INTERRUPT, .registers = saved };
 
 	returned_again++;
 	on_trap_user(&copy);
-	return_to(&copy.registers);
+	return_to(&copy.registers, RESUME_PROGRAM);
 }
 
-void enter_user(void *begin, void *end)
+void enter_user(void *begin, void *end, u64 argument)
 {
 	u8 *code = (u8 *)boot->ram_begin;
-	struct registers registers = { .cs = 0x33, .ss = 0x2b, .rflags = 0x202 };
+	struct registers registers = program_registers(code, argument, (u64)user_stack + sizeof(user_stack));
 
 	memcpy(code, begin, (u8 *)end - (u8 *)begin);
-	registers.rip = (u64)code;
-	registers.rsp = (u64)user_stack + sizeof(user_stack);
-	return_to(&registers);
+	flush_code();
+	return_to(&registers, RESUME_PROGRAM);
 }
 
 int guest_main(void);
 
-__attribute__((used)) void guest_start(struct boot *info)
+void guest_start(struct boot *info)
 {
 	const char *at = (const char *)info->command_line;
 

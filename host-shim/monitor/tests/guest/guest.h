@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * What the guests of the tests have in common: hostcalls, output, traps. A guest is a kernel that does one thing and says whether it
- * went as it should. It is built for the native platform on x86-64.
+ * went as it should. What differs between processors is in the folders with their names.
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -15,14 +15,16 @@ typedef long s64;
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-struct registers {
-	u64 r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, rflags, rsp, ss;
-};
+u64 vcpu_word(u64 offset);
+
+#include "processor.h"
 
 struct trap {
 	u64 kind, vector, error, address, signal;
 	struct registers registers;
 };
+
+_Static_assert(sizeof(struct trap) == 8 * ABI_TRAP_WORDS, "struct trap");
 
 struct entries {
 	u64 trap_user, trap_kernel, syscall, return_begin, return_end, return_again;
@@ -61,8 +63,8 @@ void wait_for(u64 bits);
 extern void (*on_trap_user)(struct trap *trap);
 extern void (*on_trap_kernel)(struct trap *trap);
 void vcpu_ready(void);
-/* Runs a program whose code was copied to memory outside of the image; does not return, on_trap_user does what comes next. */
-void enter_user(void *begin, void *end) __attribute__((noreturn));
+/* Runs a program whose code is copied to memory outside of the image; does not return, on_trap_user does what comes next. */
+void enter_user(void *begin, void *end, u64 argument) __attribute__((noreturn));
 /* How often a trap came behind the last look at the pending word. */
 extern u64 returned_again;
 
@@ -71,6 +73,26 @@ u64 number(const char *text);
 void *memcpy(void *to, const void *from, u64 len);
 void *memset(void *to, int byte, u64 len);
 
-u64 vcpu_word(u64 offset);
+/* The programs, see programs.S. */
+extern char user_loop[], user_loop_end[], user_calls[], user_calls_end[], user_faults[], user_faults_end[];
+
+/* For on_trap_kernel: takes a load from OUTSIDE for done. */
+void on_fixup(struct trap *trap);
+
+/* What the processor has of scenarios.c. */
+
+/* One load. */
+void load_byte(u64 address);
+/* Checks what the boot page says of the processor. */
+void check_boot(void);
+/* Faults with a stack pointer that is no good. */
+void lose_stack(void);
+/* Puts something into all registers that a hostcall has to keep; makes a hostcall and checks that it has. */
+void set_registers(void);
+void check_registers(u64 number, const u64 *arguments);
+int user_calls_are_traps(void);
+int user_faults_are_traps(void);
+int kernel_makes_system_call(void);
+int leftovers_do_no_harm(void);
 
 #endif

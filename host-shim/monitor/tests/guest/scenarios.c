@@ -76,7 +76,7 @@ static int boot_page(void)
 	CHECK((u64)buffer >= boot->image_begin && (u64)buffer < boot->image_end);
 	CHECK(boot->ram_begin < boot->ram_end && boot->ram_end < boot->range_end);
 	CHECK(boot->wall_clock_ns > 1700000000000000000);
-	CHECK(boot->xsave_size >= 576 && (boot->xsave_mask & 3) == 3);
+	check_boot();
 	for (int i = 0; i < 32; i++)
 		seed |= boot->seed[i];
 	CHECK(seed);
@@ -109,7 +109,7 @@ static int bad_pointers(void)
 	const struct { u64 ptr, len; } bad[] = {
 		{ 0, 16 }, { 1, 16 }, { boot->range_begin - 1, 16 }, { boot->range_begin - 16, 16 },
 		{ boot->range_end, 16 }, { boot->range_end - 1, 16 }, { boot->range_end + 4096, 16 },
-		{ -16ul, 16 }, { -1ul, 16 }, { 1ul << 63, 16 }, { vcpu_word(LKL_VCPU_GATE), 16 },
+		{ -16ul, 16 }, { -1ul, 16 }, { 1ul << 63, 16 }, { MONITOR_POINTER, 16 },
 		{ (u64)buffer, boot->range_end - (u64)buffer + 1 }, { (u64)buffer, -1ul }, { (u64)buffer, -(u64)buffer },
 		{ (u64)buffer, 1ul << 63 },
 	};
@@ -125,6 +125,9 @@ static int bad_pointers(void)
 	for (u64 i = 0; i < ARRAY_SIZE(bad); i++) {
 		u64 ptr = bad[i].ptr, len = bad[i].len;
 
+		/* Where addresses count from the begin of the range, these are in it. */
+		if (ptr - boot->range_begin < boot->range_end - boot->range_begin && len <= boot->range_end - ptr)
+			continue;
 		CHECK_EQ(hostcall(HOSTCALL_CONSOLE_WRITE, ptr, len, 0, 0), -14);
 		CHECK_EQ(hostcall(HOSTCALL_CONSOLE_READ, ptr, len, 0, 0), -14);
 		CHECK_EQ(hostcall(HOSTCALL_LOG_WRITE, ptr, len, 0, 0), -14);
@@ -209,71 +212,25 @@ static int timers(void)
 		;
 	take_pending();
 	/* Many, so that some come between the last look and the sleep. */
-	for (int i = 0; i < 20000; i++) {
+	for (u64 i = 0; i < number(argv[2]); i++) {
 		timer_in(first, 1 + i % 3000);
 		wait_for(TIMER);
 	}
 	return 0;
 }
 
-/*
- * Programs. They are copied out of the image before they run, so that the monitor takes them for what they are; they must not refer to
- * anything.
- */
-extern char user_loop[], user_loop_end[], user_calls[], user_calls_end[], user_faults[], user_faults_end[];
-
-asm(
-/* Counts in rbx for ever, with a pattern in every other register that is checked each time around. */
-"user_loop:\n"
-"	movq $0x1111, %rax; movq $0x2222, %rcx; movq $0x3333, %rdx; movq $0x4444, %rsi; movq $0x5555, %rdi\n"
-"	movq $0x6666, %rbp; movq $0x8888, %r8; movq $0x9999, %r9; movq $0xaaaa, %r10; movq $0xbbbb, %r11\n"
-"	movq $0xcccc, %r12; movq $0xdddd, %r13; movq $0xeeee, %r14; movq $0xffff, %r15; movq $0, %rbx\n"
-"	movq %r15, %xmm7\n"
-"1:	incq %rbx\n"
-"	cmpq $0x1111, %rax; jne 2f; cmpq $0x2222, %rcx; jne 2f; cmpq $0x3333, %rdx; jne 2f\n"
-"	cmpq $0x4444, %rsi; jne 2f; cmpq $0x5555, %rdi; jne 2f; cmpq $0x6666, %rbp; jne 2f\n"
-"	cmpq $0x8888, %r8; jne 2f; cmpq $0x9999, %r9; jne 2f; cmpq $0xaaaa, %r10; jne 2f\n"
-"	cmpq $0xbbbb, %r11; jne 2f; cmpq $0xcccc, %r12; jne 2f; cmpq $0xdddd, %r13; jne 2f\n"
-"	cmpq $0xeeee, %r14; jne 2f; cmpq $0xffff, %r15; jne 2f\n"
-"	movq %rbx, -8(%rsp); cmpq %rbx, -8(%rsp); jne 2f\n"
-"	movq %xmm7, %r15; cmpq $0xffff, %r15; je 1b\n"
-"2:	ud2\n"
-"user_loop_end:\n"
-/* Makes system calls by itself: 39, and then 60 with the result of the first. */
-"user_calls:\n"
-"	movq $39, %rax; movq $1, %rdi; movq $2, %rsi; movq $3, %rdx; movq $4, %r10; movq $5, %r8; movq $6, %r9\n"
-"	syscall\n"
-"	movq %rax, %rdi\n"
-"	movq $60, %rax\n"
-"	syscall\n"
-"	ud2\n"
-"user_calls_end:\n"
-/* What rdi says goes wrong. */
-"user_faults:\n"
-"	xorl %edi, %edi\n"
-"	movq $0xdead000, %rax; movb (%rax), %al\n"
-"	nop\n"
-"	.byte 0x0f, 0x0b, 0x90\n"
-"	xorl %edx, %edx; movl $1, %eax; xorl %ecx, %ecx; .byte 0xf7, 0xf1, 0x90\n"
-"	int3\n"
-"	pushfq; orq $0x100, (%rsp); popfq; nop; nop\n"
-"	pushfq; andq $~0x100, (%rsp); popfq\n"
-"	movl $20, %eax; int $0x80; nop\n"
-"	movq $0xdead000, %rax; jmp *%rax\n"
-"user_faults_end:\n");
-
 static u64 timer, interrupts, last_count;
 
 static void on_loop_trap(struct trap *trap)
 {
 	if (trap->kind != LKL_TRAP_INTERRUPT) {
-		print("vector %u at %x address %x\n", trap->vector, trap->registers.rip, trap->address);
+		print("vector %u at %x address %x\n", trap->vector, *program_counter(&trap->registers), trap->address);
 		failed("only interrupts", __LINE__, trap->kind);
 	}
 	if (!(take_pending() & TIMER))
 		return;
-	if (trap->registers.rbx > last_count)
-		last_count = trap->registers.rbx;
+	if (count(&trap->registers) > last_count)
+		last_count = count(&trap->registers);
 	if (++interrupts == number(argv[2])) {
 		CHECK(last_count > 1000);
 		print("interrupts %u, of them %u behind the last look\n", interrupts, returned_again);
@@ -288,93 +245,18 @@ static int user_is_interrupted(void)
 	timer = timer_alloc();
 	vcpu_ready();
 	timer_in(timer, 1000000);
-	enter_user(user_loop, user_loop_end);
-}
-
-static void on_call_trap(struct trap *trap)
-{
-	struct registers *registers = &trap->registers;
-
-	if (trap->kind == LKL_TRAP_INTERRUPT)
-		return;
-	CHECK_EQ(trap->kind, LKL_TRAP_SYSCALL);
-	CHECK_EQ(registers->orig_rax, registers->rax);
-	if (registers->rax == 39) {
-		CHECK_EQ(registers->rdi, 1);
-		CHECK_EQ(registers->rsi, 2);
-		CHECK_EQ(registers->rdx, 3);
-		CHECK_EQ(registers->r10, 4);
-		CHECK_EQ(registers->r8, 5);
-		CHECK_EQ(registers->r9, 6);
-		CHECK_EQ(*(unsigned short *)(registers->rip - 2), 0x050f);
-		registers->rax = 4711;
-		return;
-	}
-	CHECK_EQ(registers->rax, 60);
-	CHECK_EQ(registers->rdi, 4711);
-	power_off(LKL_POWER_OFF_PROGRAM, 0);
-}
-
-static int user_calls_are_traps(void)
-{
-	on_trap_user = on_call_trap;
-	vcpu_ready();
-	enter_user(user_calls, user_calls_end);
-}
-
-static void on_fault_trap(struct trap *trap)
-{
-	static int step;
-	/* The vectors in the order of user_faults, and how far to go on. */
-	static const struct { u64 vector, signal, skip; } expected[] = {
-		{ 14, 11, 2 }, { 6, 4, 3 }, { 0, 8, 3 }, { 3, 5, 0 }, { 1, 5, 0 },
-	};
-
-	CHECK_EQ(trap->kind, LKL_TRAP_EXCEPTION);
-	if (step < (int)ARRAY_SIZE(expected)) {
-		CHECK_EQ(trap->vector, expected[step].vector);
-		CHECK_EQ(trap->signal & 0xffffffff, expected[step].signal);
-		if (step == 0) {
-			CHECK_EQ(trap->address, 0xdead000);
-			CHECK_EQ(trap->error & 4, 4);
-		}
-		if (step == 4) {
-			/* Single steps come until the flag is taken out. */
-			CHECK(trap->registers.rflags & 0x100);
-			trap->registers.rflags &= ~0x100ul;
-		}
-		trap->registers.rip += expected[step].skip;
-	} else if (step == ARRAY_SIZE(expected)) {
-		CHECK_EQ(trap->vector, 13);
-		CHECK_EQ(trap->signal & 0xffffffff, 11);
-		CHECK_EQ(*(unsigned short *)trap->registers.rip, 0x80cd);
-		trap->registers.rip += 2;
-	} else {
-		CHECK_EQ(trap->vector, 14);
-		CHECK_EQ(trap->address, 0xdead000);
-		CHECK_EQ(trap->registers.rip, 0xdead000);
-		power_off(LKL_POWER_OFF_PROGRAM, 0);
-	}
-	step++;
-}
-
-static int user_faults_are_traps(void)
-{
-	on_trap_user = on_fault_trap;
-	vcpu_ready();
-	enter_user(user_faults, user_faults_end);
+	enter_user(user_loop, user_loop_end, 0);
 }
 
 static u64 fixups;
 
-static void on_fixup(struct trap *trap)
+void on_fixup(struct trap *trap)
 {
 	CHECK_EQ(trap->kind, LKL_TRAP_EXCEPTION);
-	CHECK_EQ(trap->vector, 14);
-	CHECK_EQ(trap->address, 0xdead000);
+	CHECK_EQ(trap->vector, OUTSIDE_VECTOR);
+	CHECK_EQ(trap->address, OUTSIDE);
 	fixups++;
-	/* movb (%rcx), %al has two bytes. */
-	trap->registers.rip += 2;
+	*program_counter(&trap->registers) += LOAD_SIZE;
 }
 
 static int kernel_faults_are_fixed_up(void)
@@ -382,7 +264,7 @@ static int kernel_faults_are_fixed_up(void)
 	on_trap_kernel = on_fixup;
 	vcpu_ready();
 	for (int i = 0; i < 1000; i++)
-		asm volatile("movb (%%rcx), %%al" : : "c"(0xdead000ul) : "rax", "memory");
+		load_byte(OUTSIDE);
 	CHECK_EQ(fixups, 1000);
 	return 0;
 }
@@ -390,7 +272,7 @@ static int kernel_faults_are_fixed_up(void)
 static void on_fault_in_fault(struct trap *trap)
 {
 	*(volatile u64 *)(boot->vcpu + LKL_VCPU_IN_KERNEL_FAULT) = 1;
-	asm volatile("movb (%%rcx), %%al" : : "c"(0xbadul) : "rax", "memory");
+	load_byte(OUTSIDE);
 }
 
 static int kernel_faults_twice(void)
@@ -398,20 +280,13 @@ static int kernel_faults_twice(void)
 	print("before\n");
 	on_trap_kernel = on_fault_in_fault;
 	vcpu_ready();
-	asm volatile("movb (%%rcx), %%al" : : "c"(0xdead000ul) : "rax", "memory");
+	load_byte(OUTSIDE);
 	return 1;
 }
 
 static int kernel_faults_early(void)
 {
-	asm volatile("movb (%%rcx), %%al" : : "c"(0xdead000ul) : "rax", "memory");
-	return 1;
-}
-
-static int kernel_makes_system_call(void)
-{
-	vcpu_ready();
-	asm volatile("syscall" : : "a"(39) : "rcx", "r11", "memory");
+	load_byte(OUTSIDE);
 	return 1;
 }
 
@@ -419,68 +294,9 @@ static int loses_its_stack(void)
 {
 	on_trap_kernel = on_fixup;
 	vcpu_ready();
-	asm volatile("xorl %esp, %esp; pushq %rax");
+	lose_stack();
 	return 1;
 }
-
-/* Everything that a program can have in its registers, for each hostcall. */
-
-static u8 vectors[32 * 64 + 64] __attribute__((aligned(64))), seen[32 * 64 + 64] __attribute__((aligned(64)));
-
-/*
- * void call_with_registers(number, arguments[6], output[16])
- * Loads vectors, makes the hostcall, stores seen and the general registers afterwards.
- */
-void call_with_registers(u64 number, const u64 *arguments, u64 *output);
-extern u8 vector_level;
-asm(
-"	.data\n"
-"vector_level: .byte 0\n"
-"	.text\n"
-".macro each_zmm op\n"
-"	.irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
-"	\\op \\n\n"
-"	.endr\n"
-".endm\n"
-".macro each_16 op\n"
-"	.irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
-"	\\op \\n\n"
-"	.endr\n"
-".endm\n"
-".macro load_zmm n\n vmovdqu64 vectors+64*\\n(%rip), %zmm\\n\n.endm\n"
-".macro store_zmm n\n vmovdqu64 %zmm\\n, seen+64*\\n(%rip)\n.endm\n"
-".macro load_ymm n\n vmovdqu vectors+64*\\n(%rip), %ymm\\n\n.endm\n"
-".macro store_ymm n\n vmovdqu %ymm\\n, seen+64*\\n(%rip)\n.endm\n"
-".macro load_xmm n\n movdqu vectors+64*\\n(%rip), %xmm\\n\n.endm\n"
-".macro store_xmm n\n movdqu %xmm\\n, seen+64*\\n(%rip)\n.endm\n"
-".macro load_k n\n kmovq vectors+2048+8*\\n(%rip), %k\\n\n.endm\n"
-".macro store_k n\n kmovq %k\\n, seen+2048+8*\\n(%rip)\n.endm\n"
-"call_with_registers:\n"
-"	pushq %rbx; pushq %rbp; pushq %r12; pushq %r13; pushq %r14; pushq %r15; pushq %rdx\n"
-"	movq %rdi, %rax\n"
-"	movq %rsi, %r10\n"
-"	cmpb $1, vector_level(%rip); jb 1f; ja 2f\n"
-"	each_16 load_ymm; jmp 3f\n"
-"1:	each_16 load_xmm; jmp 3f\n"
-"2:	each_zmm load_zmm\n"
-"	.irp n, 0,1,2,3,4,5,6,7\n load_k \\n\n .endr\n"
-"3:	movq (%r10), %rdi; movq 8(%r10), %rsi; movq 16(%r10), %rdx; movq 24(%r10), %rcx; movq 32(%r10), %r8; movq 40(%r10), %r9\n"
-"	movq $0x1111, %rbx; movq $0x2222, %rbp; movq $0x3333, %r12; movq $0x4444, %r13; movq $0x5555, %r14; movq $0x6666, %r15\n"
-"	call *%gs:LKL_VCPU_GATE_\n"
-"	movq (%rsp), %r10\n"
-"	movq %rbx, (%r10); movq %rbp, 8(%r10); movq %r12, 16(%r10); movq %r13, 24(%r10); movq %r14, 32(%r10); movq %r15, 40(%r10)\n"
-"	movq %rcx, 48(%r10); movq %rdx, 56(%r10); movq %rsi, 64(%r10); movq %rdi, 72(%r10); movq %r8, 80(%r10); movq %r9, 88(%r10)\n"
-"	movq %r11, 96(%r10); movq %rax, 104(%r10)\n"
-"	cmpb $1, vector_level(%rip); jb 1f; ja 2f\n"
-"	each_16 store_ymm; jmp 3f\n"
-"1:	each_16 store_xmm; jmp 3f\n"
-"2:	each_zmm store_zmm\n"
-"	.irp n, 0,1,2,3,4,5,6,7\n store_k \\n\n .endr\n"
-"3:	popq %rdx; popq %r15; popq %r14; popq %r13; popq %r12; popq %rbp; popq %rbx\n"
-"	ret\n");
-#define STRING_(x) #x
-#define STRING(x) STRING_(x)
-asm(".set LKL_VCPU_GATE_, " STRING(LKL_VCPU_GATE));
 
 static s64 fetching_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
 {
@@ -495,20 +311,13 @@ static s64 fetching_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
 	return 0;
 }
 
+/* Every hostcall, with the registers of a program that it has to keep. */
 static int registers_are_kept(void)
 {
-	static const u64 kept[6] = { 0x1111, 0x2222, 0x3333, 0x4444, 0x5555, 0x6666 };
-	static u64 output[14];
 	const char *stream_key = "stream", *file_key = "file";
 	s64 file, to_file, stream, to_stream;
-	u8 *thread = (u8 *)boot->ram_begin + 65536;
-	u64 fs;
 
-	if ((boot->xsave_mask & 0xe4) == 0xe4)
-		vector_level = 2;
-	else if (boot->xsave_mask & 4)
-		vector_level = 1;
-	print("vector registers of level %u\n", (u64)vector_level);
+	set_registers();
 	timer = timer_alloc();
 	vcpu_ready();
 	file = hostcall(HOSTCALL_FILE_ADVERTISE, boot->ram_begin, 65536, (u64)file_key, 0);
@@ -552,57 +361,9 @@ static int registers_are_kept(void)
 		{ HOSTCALL_DISCONNECT, to_file },
 	};
 
-	for (u64 i = 0; i < sizeof(vectors); i++)
-		vectors[i] = i * 31 + 7;
-	asm volatile("wrfsbase %0" : : "r"(thread));
-	for (u64 round = 0; round < 3; round++) {
-		for (u64 i = 0; i < ARRAY_SIZE(calls); i++) {
-			memset(seen, 0, sizeof(seen));
-			call_with_registers(calls[i][0], &calls[i][1], output);
-			for (int k = 0; k < 6; k++)
-				CHECK_EQ(output[k], kept[k]);
-			for (int k = 6; k < 13; k++)
-				CHECK_EQ(output[k], 0);
-			for (u64 k = 0; k < (vector_level == 2 ? sizeof(vectors) : 16 * 64); k++) {
-				u64 width = vector_level == 2 ? 64 : vector_level == 1 ? 32 : 16;
-
-				if (k % 64 < width && seen[k] != vectors[k]) {
-					print("hostcall %u changed byte %u of vector register %u\n", calls[i][0], k % 64, k / 64);
-					failed("vector registers are kept", __LINE__, calls[i][0]);
-				}
-			}
-			asm volatile("rdfsbase %0" : "=r"(fs));
-			CHECK_EQ(fs, (u64)thread);
-			/* Nothing of the monitor's was written relative to the thread pointer. */
-			for (s64 k = -4096; k < 4096; k += 8)
-				CHECK_EQ(*(u64 *)(thread + k), 0);
-		}
-	}
-	return 0;
-}
-
-/* What a program leaves behind in registers that its kernel does not look at. */
-static int flags_do_no_harm(void)
-{
-	on_trap_kernel = on_fixup;
-	vcpu_ready();
-	/* Alignment checks and the direction flag, in the kernel and in the monitor. */
-	asm volatile("pushfq; orq $0x40000, (%%rsp); popfq" : : : "memory", "cc");
-	*(volatile u64 *)(buffer + 1) = 1;
-	asm volatile("pushfq; orq $0x40000, (%%rsp); popfq; std" : : : "memory", "cc");
-	now();
-	asm volatile("pushfq; orq $0x40000, (%%rsp); popfq; std" : : : "memory", "cc");
-	hostcall(HOSTCALL_RANDOM, (u64)buffer + 3, 1001, 0, 0);
-	asm volatile("pushfq; orq $0x40000, (%%rsp); popfq; std" : : : "memory", "cc");
-	print("odd %s\n", (u64)"length");
-	/* Single steps. */
-	asm volatile("pushfq; orq $0x100, (%%rsp); popfq" : : : "memory", "cc");
-	now();
-	asm volatile("pushfq; orq $0x100, (%%rsp); popfq" : : : "memory", "cc");
-	hostcall(HOSTCALL_RANDOM, (u64)buffer + 3, 1001, 0, 0);
-	/* The GS base. */
-	asm volatile("wrgsbase %0" : : "r"(0x1234ul << 20) : "memory");
-	asm volatile("movq %%gs:" STRING(LKL_VCPU_GATE) ", %%rax" : : : "rax", "memory");
+	for (u64 round = 0; round < 3; round++)
+		for (u64 i = 0; i < ARRAY_SIZE(calls); i++)
+			check_registers(calls[i][0], &calls[i][1]);
 	return 0;
 }
 
@@ -981,7 +742,7 @@ static int loops_in_program(void)
 	on_trap_user = ignores;
 	vcpu_ready();
 	print("ready\n");
-	enter_user(user_loop, user_loop_end);
+	enter_user(user_loop, user_loop_end, 0);
 }
 
 static int sleeps(void)
@@ -1086,7 +847,7 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(bad_pointers), SCENARIO(timers), SCENARIO(user_is_interrupted), SCENARIO(user_calls_are_traps),
 	SCENARIO(user_faults_are_traps), SCENARIO(kernel_faults_are_fixed_up), SCENARIO(kernel_faults_twice),
 	SCENARIO(kernel_faults_early), SCENARIO(kernel_makes_system_call), SCENARIO(loses_its_stack),
-	SCENARIO(registers_are_kept), SCENARIO(flags_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
+	SCENARIO(registers_are_kept), SCENARIO(leftovers_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
 	SCENARIO(file_user), SCENARIO(receiver), SCENARIO(sender), SCENARIO(sender_for_ever),
 	SCENARIO(receiver_for_a_while), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use capstream_abi::x86_64::{TrapFrame, VcpuPage};
-use capstream_abi::{GuestEntries, Hostcall, TrapKind, boot, irq, power_off};
+use capstream_abi::vcpu::{TrapFrame, VcpuPage};
+use capstream_abi::{GuestEntries, Hostcall, TrapKind, boot, irq, power_off, riscv64, x86_64};
 use core::mem::{offset_of, size_of};
 
 /// No test takes longer; a monitor that does is killed, and the test fails.
@@ -28,8 +28,51 @@ fn tool(variable: &str, names: &[&str]) -> PathBuf {
         .unwrap_or_else(|| panic!("none of {names:?} is in PATH; install one or set {variable}"))
 }
 
-/// Numbers and offsets for C, from the crate that the monitor itself uses.
+/// What the cVMs of the tests run on: the platform that `CAPSTREAM_PLATFORM` names, or the default.
+pub fn platform() -> &'static str {
+    static PLATFORM: OnceLock<String> = OnceLock::new();
+    PLATFORM
+        .get_or_init(|| std::env::var("CAPSTREAM_PLATFORM").unwrap_or_else(|_| "x86_64".to_owned()))
+}
+
+/// Whether that is x86-64, not a simulated processor.
+pub fn is_native() -> bool {
+    platform() == "x86_64"
+}
+
+/// How often to do what is done very often on the native processor.
+pub fn rounds(native: u64) -> u64 {
+    if is_native() {
+        native
+    } else {
+        (native / 20).max(1)
+    }
+}
+
+/// Numbers and offsets for C and assembly, from the crate that the monitor itself uses.
 fn header() -> String {
+    if is_native() {
+        header_for::<x86_64::TrapRegisters>(&[])
+    } else {
+        let slot = |index| index * riscv64::CAPABILITY_SIZE;
+        header_for::<riscv64::TrapRegisters>(&[
+            ("LKL_PORTAL_STACK_SIZE", boot::PORTAL_STACK_SIZE),
+            ("LKL_STORE_OFFSET", riscv64::STORE_OFFSET),
+            ("LKL_STORE_HOSTCALL", slot(riscv64::store::HOSTCALL)),
+            ("LKL_STORE_MONITOR_DATA", slot(riscv64::store::MONITOR_DATA)),
+            (
+                "LKL_STORE_PORTAL_RETURN",
+                slot(riscv64::store::PORTAL_RETURN),
+            ),
+            ("LKL_RETURN_POINT_OFFSET", riscv64::RETURN_POINT_OFFSET),
+            ("LKL_PORTAL_RETURN_OFFSET", riscv64::PORTAL_RETURN_OFFSET),
+            ("LKL_RESUME_PROGRAM", riscv64::RESUME_PROGRAM),
+            ("LKL_RESUME_KERNEL", riscv64::RESUME_KERNEL),
+        ])
+    }
+}
+
+fn header_for<R>(own: &[(&str, u64)]) -> String {
     let mut header = String::new();
     for call in Hostcall::ALL {
         writeln!(header, "#define {} {}", call.c_name(), *call as u64).unwrap();
@@ -50,37 +93,74 @@ fn header() -> String {
         ("LKL_MMIO_BASE", boot::MMIO_BASE),
         ("LKL_MMIO_STRIDE", boot::MMIO_STRIDE),
         ("LKL_BOOT_MAGIC", boot::BOOT_MAGIC),
-        ("LKL_VCPU_PENDING", offset_of!(VcpuPage, pending) as u64),
-        ("LKL_VCPU_GATE", offset_of!(VcpuPage, gate) as u64),
+        ("LKL_VCPU_PENDING", offset_of!(VcpuPage<R>, pending) as u64),
+        ("LKL_VCPU_GATE", offset_of!(VcpuPage<R>, gate) as u64),
         (
             "LKL_VCPU_IN_KERNEL_FAULT",
-            offset_of!(VcpuPage, in_kernel_fault) as u64,
+            offset_of!(VcpuPage<R>, in_kernel_fault) as u64,
         ),
-        ("LKL_VCPU_TRAP", offset_of!(VcpuPage, trap) as u64),
-    ] {
+        ("LKL_VCPU_TRAP", offset_of!(VcpuPage<R>, trap) as u64),
+    ]
+    .iter()
+    .chain(own)
+    {
         writeln!(header, "#define {name} {value:#x}").unwrap();
     }
     writeln!(
         header,
-        "_Static_assert({} == 26 * 8, \"struct trap\"); _Static_assert({} == 6 * 8, \"struct entries\");",
-        size_of::<TrapFrame>(),
+        "#ifndef __ASSEMBLER__\n#define ABI_TRAP_WORDS {}\n_Static_assert({} == 6 * 8, \"struct entries\");\n#endif",
+        size_of::<TrapFrame<R>>() / 8,
         size_of::<GuestEntries>()
     )
     .unwrap();
     header
 }
 
+/// What clang is told about the processor: its folder in `guest`, and options. A cVM may run at address 0 on a CHERI processor, so the first
+/// page of its image is empty.
+fn processor() -> (&'static str, &'static [&'static str]) {
+    if is_native() {
+        let options = &[
+            "--target=x86_64-linux-gnu",
+            "-mno-red-zone",
+            "-mgeneral-regs-only",
+        ];
+        ("x86_64", options)
+    } else {
+        let options = &[
+            "--target=riscv64-linux-gnu",
+            "-march=rv64imac_zicsr_zifencei",
+            "-mabi=lp64",
+            "-mcmodel=medany",
+            "-mno-relax",
+            "-msmall-data-limit=0",
+            "-Wl,--no-relax,--image-base=0x10000",
+        ];
+        ("riscv64", options)
+    }
+}
+
 /// Links the guest with these extra options, to `name`.
 pub fn build_guest(name: &str, options: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let common = crate_folder.join("tests/guest");
+    let (processor, processor_options) = processor();
+    let name = format!("{name}-{processor}");
+    let own = common.join(processor);
+    let mut own_sources: Vec<PathBuf> = std::fs::read_dir(&own)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "c" || end == "S"))
+        .collect();
+    own_sources.sort();
     // Tests run at the same time, in several processes: each builds its own, and the last one stays.
     let work = tempfile::tempdir_in(folder).unwrap();
     std::fs::write(work.path().join("hostcall_abi.h"), header()).unwrap();
-    let built = work.path().join(name);
+    let built = work.path().join(&name);
     let output = Command::new(tool("CLANG", &["clang-22", "clang"]))
+        .args(processor_options)
         .args([
-            "--target=x86_64-linux-gnu",
             "-ffreestanding",
             "-nostdlib",
             "-static-pie",
@@ -88,8 +168,6 @@ pub fn build_guest(name: &str, options: &[&str]) -> PathBuf {
             "-O2",
             "-Wall",
             "-Werror",
-            "-mno-red-zone",
-            "-mgeneral-regs-only",
             "-fno-stack-protector",
             "-fno-builtin",
             "-fvisibility=hidden",
@@ -102,10 +180,17 @@ pub fn build_guest(name: &str, options: &[&str]) -> PathBuf {
         .args(options)
         .arg("-I")
         .arg(work.path())
+        .arg("-I")
+        .arg(&common)
+        .arg("-I")
+        .arg(&own)
+        .arg("-I")
+        .arg(crate_folder.join("../abi/include"))
         .arg("-o")
         .arg(&built)
-        .arg(sources.join("guest.c"))
-        .arg(sources.join("scenarios.c"))
+        .arg(common.join("guest.c"))
+        .arg(common.join("scenarios.c"))
+        .args(own_sources)
         .output()
         .unwrap();
     assert!(
@@ -223,6 +308,13 @@ impl Deployment {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if !self
+            .options
+            .iter()
+            .any(|option| option.starts_with("--platform"))
+        {
+            command.arg("--platform").arg(platform());
+        }
         command
     }
 

@@ -5,6 +5,9 @@ use crate::errno::from_return;
 use crate::{PortalCalls, Result};
 use capstream_abi::Hostcall;
 
+#[cfg(target_arch = "riscv64")]
+#[path = "riscv64.rs"]
+mod arch;
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64.rs"]
 mod arch;
