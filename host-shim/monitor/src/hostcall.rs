@@ -593,14 +593,19 @@ impl CvmCalls {
         ] = words;
         let layout = &self.parts.layout;
         let image = layout.base..layout.boot;
-        let mut entries = [trap_user, trap_kernel, syscall, return_begin, return_again];
-        for entry in &mut entries {
-            *entry = self.addressing.to_monitor(*entry);
-        }
-        let [trap_user, trap_kernel, syscall, return_begin, return_again] = entries;
-        let return_end = self.addressing.to_monitor(return_end);
-        let all_inside = entries.iter().all(|entry| image.contains(entry));
-        if !all_inside || return_end < return_begin || return_end > layout.boot {
+        // 0 is for what the processor of this kernel has no use for.
+        let inside = |entry: u64| {
+            let address = self.addressing.to_monitor(entry);
+            match entry {
+                0 => Ok(0),
+                _ if image.contains(&address) => Ok(address),
+                _ => Err(Errno(libc::EINVAL)),
+            }
+        };
+        let (trap_user, trap_kernel) = (inside(trap_user)?, inside(trap_kernel)?);
+        let (syscall, return_again) = (inside(syscall)?, inside(return_again)?);
+        let (return_begin, return_end) = (inside(return_begin)?, inside(return_end)?);
+        if trap_user == 0 || trap_kernel == 0 || return_end < return_begin {
             return Err(Errno(libc::EINVAL));
         }
         let entries = GuestEntries {

@@ -219,8 +219,16 @@ impl Image {
             let value = relocation_base.wrapping_add(u64::from_le_bytes(word));
             self.write_word(space, offset, value)?;
         }
+        let mut end = 0;
         for segment in &self.segments {
             let pages = segment.pages();
+            // What lies between segments is nobody's, so that wild pointers are noticed; address 0 among them where code begins there.
+            if end < pages.start {
+                space
+                    .protect(base + end, pages.start - end, Protection::NONE)
+                    .map_err(failed)?;
+            }
+            end = pages.end;
             space
                 .protect(
                     base + pages.start,

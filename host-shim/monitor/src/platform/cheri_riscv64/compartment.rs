@@ -103,11 +103,12 @@ impl Compartment {
         entry: u64,
     ) -> Result<Compartment, PlatformError> {
         let data = to_processor(&set.open_data, set.open_data.base())?;
-        if isa == Isa::V8 && data.base() != layout.base {
+        let begins_elsewhere = isa == Isa::V8 && data.base() != layout.base;
+        if begins_elsewhere || !data.contains(entry, layout.ram_begin.saturating_sub(entry)) {
             return Err(PlatformError::RangeUnusable {
                 begin: data.base(),
-                end: layout.end,
-                why: "its code counts addresses from the first byte that it may touch; leave out `begin` of its isolation",
+                end: u64::try_from(data.top()).unwrap_or(u64::MAX),
+                why: "its kernel runs by its own capabilities, and in the older generation of the ISA its addresses count from where they begin; leave out `begin` of its isolation",
             });
         }
         let entry_code = to_processor(&set.entry_code, entry)?;

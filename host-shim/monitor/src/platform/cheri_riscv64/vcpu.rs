@@ -54,6 +54,8 @@ use crate::sealed_set::SealedSet;
 const STRETCH: u64 = 20_000;
 /// How many while the trampolines, which nobody interrupts, are on their way.
 const SHORT_STRETCH: u64 = 64;
+/// How many while they are, and somebody waits for the end of that: code that calls the monitor all the time is stopped between two calls.
+const STEP: u64 = 1;
 
 // Register numbers.
 const RA: usize = 1;
@@ -251,6 +253,7 @@ impl Vcpu for HartVcpu {
             region: &vcpu.region,
             calls,
             mode: Cell::new(Mode::Host),
+            in_program: Cell::new(false),
             look_again: Cell::new(true),
             entries: Cell::new(None),
             timers: Timers::default(),
@@ -279,6 +282,9 @@ pub struct Running<'a> {
     region: &'a Region,
     calls: &'a dyn Hostcalls,
     mode: Cell<Mode>,
+    /// Whether the kernel has left to a program: it does so by the monitor, and comes back by the monitor. Where the program jumps to does
+    /// not matter.
+    in_program: Cell<bool>,
     /// Whether the trampolines were on their way at the last look.
     look_again: Cell<bool>,
     /// The kernel's entries, once it has given them; the monitor's addresses.
@@ -325,10 +331,10 @@ impl Running<'_> {
     /// call, in mode Guest.
     fn run_until_return(&self) -> Stop {
         loop {
-            let limit = if self.look_again.get() {
-                SHORT_STRETCH
-            } else {
-                STRETCH
+            let limit = match (self.look_again.get(), self.is_awaited()) {
+                (true, true) => STEP,
+                (true, false) => SHORT_STRETCH,
+                (false, _) => STRETCH,
             };
             let exit = self.hart.borrow_mut().run(limit);
             if self.timers.take_expired() {
@@ -362,6 +368,15 @@ impl Running<'_> {
         pcc.base() == 0 && pcc.top() > u128::from(u64::MAX)
     }
 
+    /// Whether the code that called the monitor is not to go on when the trampolines are through.
+    fn is_awaited(&self) -> bool {
+        match self.mode.get() {
+            Mode::Host => false,
+            Mode::Guest => self.in_program.get() && self.take_interrupts() != 0,
+            Mode::Portal => self.line.is_abandoned(),
+        }
+    }
+
     /// Looks at what others want, and at interrupts.
     fn look(&self) -> Stop {
         let pc = self.hart.borrow().pcc().address();
@@ -376,7 +391,7 @@ impl Running<'_> {
                 let pending = self.take_interrupts();
                 if pending != 0
                     && !crossing
-                    && !self.image_contains(pc)
+                    && self.in_program.get()
                     && let Some(entries) = self.entries.get()
                 {
                     self.trap_to_kernel(&entries, TrapKind::Interrupt, None);
@@ -389,10 +404,6 @@ impl Running<'_> {
             }
         }
         Stop::Returned
-    }
-
-    fn image_contains(&self, pc: u64) -> bool {
-        (self.layout.base..self.layout.boot).contains(&pc)
     }
 
     fn read_word(&self, address: u64) -> Result<u64, Fault> {
@@ -597,16 +608,11 @@ impl Running<'_> {
         let Some(entries) = self.entries.get() else {
             return self.refuse(trap);
         };
-        if self.image_contains(pc) {
-            if trap.cause == cause::USER_ECALL {
-                self.resume(trap, &entries);
-            } else {
-                self.kernel_fault(trap, &entries);
-            }
-        } else if trap.cause == cause::USER_ECALL {
-            self.trap_to_kernel(&entries, TrapKind::Syscall, None);
-        } else {
-            self.trap_to_kernel(&entries, TrapKind::Exception, Some(trap));
+        match (self.in_program.get(), trap.cause) {
+            (false, cause::USER_ECALL) => self.resume(trap, &entries),
+            (false, _) => self.kernel_fault(trap, &entries),
+            (true, cause::USER_ECALL) => self.trap_to_kernel(&entries, TrapKind::Syscall, None),
+            (true, _) => self.trap_to_kernel(&entries, TrapKind::Exception, Some(trap)),
         }
     }
 
@@ -663,6 +669,9 @@ impl Running<'_> {
             hart.set_x(n, value);
         }
         self.go_to_cvm(&mut hart, self.compartment.addressing.to_monitor(pc));
+        if kind == RESUME_PROGRAM {
+            self.in_program.set(true);
+        }
     }
 
     /// The cVM's code goes on at the monitor's address `pc`, with the capabilities that it has.
@@ -680,6 +689,7 @@ impl Running<'_> {
         hart.set_x(SP, sp);
         hart.set_x(TP, self.compartment.addressing.to_code(self.layout.vcpu));
         self.go_to_cvm(&mut hart, entry);
+        self.in_program.set(false);
     }
 
     /// A program runs: its kernel takes over.
