@@ -235,3 +235,46 @@ pub const CCOPYTYPE: u32 = 0x1e;
 pub const CCSEAL: u32 = 0x1f;
 pub const CTESTSUBSET: u32 = 0x20;
 pub const CSEQX: u32 = 0x21;
+
+pub fn lw(rd: u32, rs1: u32, imm: i32) -> u32 {
+    i(0x03, 2, rd, rs1, imm)
+}
+
+pub fn ld(rd: u32, rs1: u32, imm: i32) -> u32 {
+    i(0x03, 3, rd, rs1, imm)
+}
+
+pub fn sw(rs2: u32, rs1: u32, imm: i32) -> u32 {
+    s(0x23, 2, rs1, rs2, imm)
+}
+
+pub fn sd(rs2: u32, rs1: u32, imm: i32) -> u32 {
+    s(0x23, 3, rs1, rs2, imm)
+}
+
+/// `lc` and `sc`, whose address goes through DDC or is a capability, as the mode says.
+pub fn lc(cd: u32, rs1: u32, imm: i32) -> u32 {
+    i(0x0f, 2, cd, rs1, imm)
+}
+
+pub fn sc(cs2: u32, rs1: u32, imm: i32) -> u32 {
+    s(0x23, 4, rs1, cs2, imm)
+}
+
+pub fn beq(rs1: u32, rs2: u32, imm: i32) -> u32 {
+    b(0, rs1, rs2, imm)
+}
+
+pub fn bne(rs1: u32, rs2: u32, imm: i32) -> u32 {
+    b(1, rs1, rs2, imm)
+}
+
+pub const EBREAK: u32 = 0x0010_0073;
+pub const FENCE: u32 = 0x0ff0_000f;
+pub const FENCE_I: u32 = 0x0000_100f;
+
+/// Writes a program.
+pub fn write(region: &Region, address: u64, program: &[u32]) {
+    let bytes: Vec<u8> = program.iter().flat_map(|word| word.to_le_bytes()).collect();
+    region.poke(address, &bytes).unwrap();
+}
