@@ -11,13 +11,18 @@ mod single;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use capstream_hart::{Capability, Exit, Hart, Isa, Memory, Region};
 use single::*;
 
 const HARTS: u64 = 3;
-/// Instructions after which a program that should have ended counts as hung.
-const LIMIT: u64 = 200_000_000;
+/// Instructions until a hart lets other threads run, which it may be waiting for.
+const SLICE: u64 = 5_000;
+/// Slices after which a program that should have ended counts as hung.
+const SLICES: u64 = 2_000_000;
+/// How long harts try to forge.
+const ATTEMPT: Duration = Duration::from_millis(400);
 
 struct Shared {
     memory: Arc<Memory>,
@@ -53,10 +58,14 @@ impl Shared {
 
 /// Runs a hart until its `ebreak`.
 fn finish(hart: &mut Hart) {
-    match hart.run(LIMIT) {
-        Exit::Trap(trap) if trap.cause == 3 => {}
-        exit => panic!("{exit:?} at {:#x}", hart.pc()),
+    for _ in 0..SLICES {
+        match hart.run(SLICE) {
+            Exit::Limit => thread::yield_now(),
+            Exit::Trap(trap) if trap.cause == 3 => return,
+            exit => panic!("{exit:?} at {:#x}", hart.pc()),
+        }
     }
+    panic!("it does not end; it is at {:#x}", hart.pc());
 }
 
 #[test]
@@ -234,18 +243,18 @@ fn two_stores_and_two_loads_are_ordered_by_fences() {
     }
 }
 
-/// Loads a capability from x11 over and over; ends if it is tagged and neither of c20 and c21.
+/// Loads a capability from x11 over and over; ends if it is tagged and neither of c20 and c21. Counts in x10 and, if it is tagged, in x9.
 fn observer() -> Vec<u32> {
     vec![
+        addi(10, 10, 1),
         lc(12, 11, 0),
         two(CGETTAG, 13, 12),
-        beq(13, 0, 20),
+        beq(13, 0, -12),
+        addi(9, 9, 1),
         three(CSEQX, 13, 12, 20),
-        bne(13, 0, 12),
+        bne(13, 0, -24),
         three(CSEQX, 13, 12, 21),
-        beq(13, 0, 12),
-        addi(10, 10, -1),
-        bne(10, 0, -32),
+        bne(13, 0, -32),
         EBREAK,
     ]
 }
@@ -254,38 +263,34 @@ fn observer() -> Vec<u32> {
 fn forged(
     shared: &Shared,
     writers: &[Vec<u32>],
-    rounds: u64,
     meanwhile: impl Fn(&Region) + Sync,
 ) -> Option<Capability> {
     let one = Capability::root().set_bounds(0x1000, 0x100).0;
-    let other = Capability::root()
-        .set_bounds(0x7_0000, 0x4000)
-        .0
-        .with_address(0x7_1234);
-    let mut observing = shared.hart(BASE, &observer(), &[(10, rounds), (11, DATA)]);
+    let other = Capability::root().set_bounds(0x7_0000, 0x4000).0;
+    let other = other.with_address(0x7_1234);
+    let registers = [(11, DATA), (14, 0xdead_beef)];
+    let mut observing = shared.hart(BASE, &observer(), &registers);
     let mut writing: Vec<Hart> = writers
         .iter()
         .zip(1..)
-        .map(|(program, n)| {
-            shared.hart(BASE + n * 0x100, program, &[(11, DATA), (14, 0xdead_beef)])
-        })
+        .map(|(program, n)| shared.hart(BASE + n * 0x100, program, &registers))
         .collect();
     for hart in writing.iter_mut().chain([&mut observing]) {
         hart.set_capability(20, &one);
         hart.set_capability(21, &other);
     }
-    let attentions: Vec<_> = writing.iter().map(Hart::attention).collect();
     let done = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         for hart in &mut writing {
-            scope.spawn(|| {
-                loop {
-                    match hart.run(LIMIT) {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::SeqCst) {
+                    match hart.run(100 * SLICE) {
                         Exit::Limit => {}
-                        Exit::Attention => break,
-                        // A page that could not hold tags for a moment: go on behind the instruction.
+                        // A page that cannot hold tags for a moment: go on behind the instruction.
                         Exit::Trap(trap) if trap.cause == 0x1b => {
-                            hart.set_pcc(&trap.pcc.with_address(trap.pcc.address() + 4));
+                            let next = trap.pcc.address() + 4;
+                            hart.set_pcc(&trap.pcc.with_address(next));
                         }
                         exit => panic!("{exit:?}"),
                     }
@@ -297,18 +302,24 @@ fn forged(
                 meanwhile(&shared.region);
             }
         });
-        finish(&mut observing);
-        done.store(true, Ordering::SeqCst);
-        for attention in attentions {
-            attention.raise();
+        let end = Instant::now() + ATTEMPT;
+        let mut result = None;
+        while Instant::now() < end && result.is_none() {
+            match observing.run(100 * SLICE) {
+                Exit::Limit => {}
+                Exit::Trap(trap) if trap.cause == 3 => result = Some(observing.capability(12)),
+                exit => panic!("{exit:?}"),
+            }
         }
+        done.store(true, Ordering::SeqCst);
+        result
     });
-    (observing.x(10) != 0).then(|| observing.capability(12))
+    assert!(observing.x(9) > 0, "no tag was ever seen");
+    result
 }
 
 #[test]
 fn no_tag_comes_with_the_bytes_of_another_write() {
-    const ROUNDS: u64 = 100_000;
     // Writers: both capabilities in turn; halves of either; an atomic operation; a misaligned store.
     let capabilities = vec![sc(20, 11, 0), sc(21, 11, 0), jal(0, -8)];
     let halves = vec![sd(14, 11, 0), sd(14, 11, 8), jal(0, -8)];
@@ -325,18 +336,17 @@ fn no_tag_comes_with_the_bytes_of_another_write() {
         vec![capabilities, misaligned],
     ] {
         let shared = Shared::new();
-        let found = forged(&shared, &writers, ROUNDS, |_| thread::yield_now());
+        let found = forged(&shared, &writers, |_| thread::yield_now());
         assert_eq!(found, None);
     }
 }
 
 #[test]
 fn no_tag_comes_with_bytes_that_were_stored_while_the_page_could_not_hold_it() {
-    const ROUNDS: u64 = 100_000;
     let capabilities = vec![sc(20, 11, 0), sc(21, 11, 0), jal(0, -8)];
     let halves = vec![sd(14, 11, 0), sd(14, 11, 8), jal(0, -8)];
     let shared = Shared::new();
-    let found = forged(&shared, &[capabilities, halves], ROUNDS, |region| {
+    let found = forged(&shared, &[capabilities, halves], |region| {
         region.protect(DATA, 0x1000, flags("rw")).unwrap();
         region.protect(DATA, 0x1000, flags("rwc")).unwrap();
     });
@@ -345,10 +355,9 @@ fn no_tag_comes_with_bytes_that_were_stored_while_the_page_could_not_hold_it() {
 
 #[test]
 fn the_monitors_writes_do_not_forge_either() {
-    const ROUNDS: u64 = 50_000;
     let capabilities = vec![sc(20, 11, 0), sc(21, 11, 0), jal(0, -8)];
     let shared = Shared::new();
-    let found = forged(&shared, &[capabilities], ROUNDS, |region| {
+    let found = forged(&shared, &[capabilities], |region| {
         region
             .write(DATA + 4, &[1, 2, 3, 4, 5, 6, 7, 8, 9])
             .unwrap();
@@ -365,7 +374,7 @@ fn a_page_is_protected_when_protect_returns() {
         shared.region.protect(PLAIN, 0x1000, flags("rw")).unwrap();
         let mut hart = shared.hart(BASE, &program, &[(11, PLAIN)]);
         thread::scope(|scope| {
-            let running = scope.spawn(|| hart.run(LIMIT));
+            let running = scope.spawn(|| hart.run(u64::MAX));
             while shared.word(PLAIN) == 0 {
                 thread::yield_now();
             }
