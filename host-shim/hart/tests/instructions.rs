@@ -1873,6 +1873,10 @@ fn capabilities_are_stored_while_the_reservation_holds() {
 }
 
 #[test]
+#[allow(
+    clippy::unusual_byte_groupings,
+    reason = "the groups are the fields of instructions"
+)]
 fn compressed_instructions_of_capability_mode_use_capabilities() {
     for isa in ISAS {
         let mut machine = Machine::new(isa);
