@@ -22,7 +22,7 @@ const MAX_BLOCK: usize = 64;
 /// Instructions in all blocks, at most.
 const MAX_OPS: usize = 1 << 18;
 /// Blocks in the table of recent ones.
-const RECENT: usize = 1 << 13;
+const RECENT: usize = 1 << 12;
 
 /// A block in the table of recent ones.
 #[derive(Clone, Copy, Default)]
@@ -59,7 +59,7 @@ pub(crate) enum NoBlock {
 
 /// All decoded instructions of a hart.
 pub(crate) struct Blocks {
-    recent: Box<[Found]>,
+    recent: Box<[Found; RECENT]>,
     ops: Vec<Op>,
     code: Vec<u8>,
     blocks: Vec<Block>,
@@ -73,7 +73,7 @@ pub(crate) struct Blocks {
 impl Blocks {
     pub(crate) fn new() -> Blocks {
         Blocks {
-            recent: vec![Found::default(); RECENT].into(),
+            recent: Box::new([Found::default(); RECENT]),
             ops: Vec::new(),
             code: Vec::new(),
             blocks: Vec::new(),

@@ -256,7 +256,6 @@ impl Hart {
     /// Runs up to `max_instructions`; entering a trap counts as one.
     pub fn run(&mut self, max_instructions: u64) -> Exit {
         self.state.enter_memory();
-        self.state.attention.check_interrupts();
         let exit = self.execute(max_instructions);
         self.state.leave_memory();
         exit
@@ -264,89 +263,128 @@ impl Hart {
 
     fn execute(&mut self, max_instructions: u64) -> Exit {
         let (state, blocks) = (&mut self.state, &mut self.blocks);
-        let machine = state.config.traps == Traps::Machine;
         let mut left = max_instructions;
+        // Registers may have been set from outside.
+        if !state.attention.is_raised() {
+            interrupt(state, &mut left);
+        }
         loop {
             let word = state.attention.word();
-            if word != 0 {
-                if word & attention::RAISED != 0 {
-                    return Exit::Attention;
-                }
-                state.attention.checking();
-                state.enter_memory();
-                blocks.forget_recent();
-                if machine
-                    && left != 0
-                    && let Some(number) = state.interrupt()
-                {
-                    state.enter_trap(true, number, 0, state.pc);
-                    left -= 1;
-                }
+            if word != 0
+                && let Some(exit) = attend(state, blocks, word, &mut left)
+            {
+                return exit;
             }
             if left == 0 {
                 return Exit::Limit;
             }
             let pc = state.pc;
-            let flow = match fetch(state, blocks, pc, left) {
-                Ok((ops, bytes)) => {
-                    state.block = pc;
-                    let flow = instruction::next(state, ops);
-                    let executed = match flow {
-                        Flow::End => {
-                            state.pc = pc.wrapping_add(bytes);
-                            ops.len() as u64
-                        }
-                        Flow::Trap => {
-                            state.pc = pc.wrapping_add(state.raised.offset);
-                            state.raised.index
-                        }
-                        Flow::Jump | Flow::Synchronize | Flow::Wait => {
-                            state.pc = state.target;
-                            state.executed
-                        }
-                    };
-                    state.retired = state.retired.wrapping_add(executed);
-                    left -= executed;
-                    flow
-                }
-                Err(Refused::Native) => return Exit::Native { address: pc },
-                Err(Refused::Trap(raised)) => {
-                    state.raised = raised;
-                    Flow::Trap
-                }
+            let (ops, bytes) = match fetch(state, blocks, pc, left) {
+                Ok(found) => found,
+                Err(refused) => match refuse(state, refused, pc, &mut left) {
+                    Some(exit) => return exit,
+                    None => continue,
+                },
             };
-            match flow {
-                Flow::End | Flow::Jump => {}
-                Flow::Synchronize => {
-                    if state.stale {
-                        state.stale = false;
-                        blocks.invalidate();
-                    }
-                    state.attention.check_interrupts();
-                }
-                Flow::Wait => {
-                    if !state.is_awake() {
-                        return Exit::WaitForInterrupt;
-                    }
-                    state.attention.check_interrupts();
-                }
-                Flow::Trap => {
-                    let raised = state.raised;
-                    if machine {
-                        state.enter_trap(false, raised.cause, raised.tval, state.pc);
-                        state.attention.check_interrupts();
-                        left = left.saturating_sub(1);
-                    } else {
-                        state.reservation = None;
-                        return Exit::Trap(Trap {
-                            cause: raised.cause,
-                            tval: raised.tval,
-                            address: raised.address,
-                            pcc: state.pcc_at(state.pc),
-                        });
-                    }
-                }
+            state.block = pc;
+            let flow = instruction::next(state, ops);
+            // The usual ways to leave a block come first.
+            if flow == Flow::Jump {
+                state.pc = state.target;
+                state.retired = state.retired.wrapping_add(state.executed);
+                left -= state.executed;
+            } else if flow == Flow::End {
+                state.pc = pc.wrapping_add(bytes);
+                state.retired = state.retired.wrapping_add(ops.len() as u64);
+                left -= ops.len() as u64;
+            } else if let Some(exit) = leave(state, blocks, flow, &mut left) {
+                return exit;
             }
+        }
+    }
+}
+
+/// Does what other threads have asked for.
+#[cold]
+#[inline(never)]
+fn attend(state: &mut State, blocks: &mut Blocks, word: u32, left: &mut u64) -> Option<Exit> {
+    if word & attention::RAISED != 0 {
+        return Some(Exit::Attention);
+    }
+    state.attention.checking();
+    state.enter_memory();
+    if word & attention::MEMORY != 0 {
+        blocks.forget_recent();
+    }
+    interrupt(state, left);
+    None
+}
+
+/// Takes an interrupt if one is due.
+fn interrupt(state: &mut State, left: &mut u64) {
+    if state.config.traps == Traps::Machine
+        && *left != 0
+        && let Some(number) = state.interrupt()
+    {
+        state.enter_trap(true, number, 0, state.pc);
+        *left -= 1;
+    }
+}
+
+/// Ends a block that was left in an unusual way.
+#[inline(never)]
+fn leave(state: &mut State, blocks: &mut Blocks, flow: Flow, left: &mut u64) -> Option<Exit> {
+    if flow == Flow::Trap {
+        state.pc = state.block.wrapping_add(state.raised.offset);
+        state.retired = state.retired.wrapping_add(state.raised.index);
+        *left -= state.raised.index;
+        return trap(state, left);
+    }
+    state.pc = state.target;
+    state.retired = state.retired.wrapping_add(state.executed);
+    *left -= state.executed;
+    if state.stale {
+        state.stale = false;
+        blocks.invalidate();
+    }
+    if flow == Flow::Wait && !state.is_awake() {
+        return Some(Exit::WaitForInterrupt);
+    }
+    interrupt(state, left);
+    None
+}
+
+/// Does what a trap does: it stops the hart or is entered.
+fn trap(state: &mut State, left: &mut u64) -> Option<Exit> {
+    let raised = state.raised;
+    match state.config.traps {
+        Traps::Machine => {
+            state.enter_trap(false, raised.cause, raised.tval, state.pc);
+            *left = left.saturating_sub(1);
+            interrupt(state, left);
+            None
+        }
+        Traps::Exit => {
+            state.reservation = None;
+            Some(Exit::Trap(Trap {
+                cause: raised.cause,
+                tval: raised.tval,
+                address: raised.address,
+                pcc: state.pcc_at(state.pc),
+            }))
+        }
+    }
+}
+
+/// Goes on after a fetch that did not succeed.
+#[cold]
+#[inline(never)]
+fn refuse(state: &mut State, refused: Refused, pc: u64, left: &mut u64) -> Option<Exit> {
+    match refused {
+        Refused::Native => Some(Exit::Native { address: pc }),
+        Refused::Trap(raised) => {
+            state.raised = raised;
+            trap(state, left)
         }
     }
 }

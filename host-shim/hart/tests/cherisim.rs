@@ -118,7 +118,7 @@ fn input_reaches_the_program() {
     stdin.write_all(long.as_bytes()).unwrap();
     stdin.write_all(b".").unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(text(&output.stdout), long.to_uppercase().replace(',', ","));
+    assert_eq!(text(&output.stdout), long.to_uppercase());
     assert_eq!(output.status.code(), Some(7));
 }
 
@@ -429,6 +429,41 @@ fn files_that_cannot_be_run_are_explained() {
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains(says), "{output:?}");
     }
+}
+
+#[test]
+fn programs_need_no_linker_script() {
+    let source = "
+        .globl _start
+        _start:
+            li t0, 0x00073333
+            li t1, 0x100000
+            sw t0, (t1)
+        1:  j 1b
+    ";
+    // The linker puts a segment with the file's headers elsewhere, or over the program.
+    for options in [
+        &["-Ttext=0x80000000"][..],
+        &["-Ttext=0x80000000", "--image-base=0x80000000"],
+        &["--image-base=0x80000000"],
+        &["-Ttext=0x80200000"],
+    ] {
+        let program = Program::linked(source, options);
+        let output = run(&program.path(), &[]);
+        assert_eq!(ends(&output), ("", "", 7), "{options:?}");
+    }
+    // One segment over the other.
+    let program = Program::linked(
+        &format!("{source}\n.data\n.word 1\n"),
+        &[
+            "-Ttext=0x80000000",
+            "-Tdata=0x80000000",
+            "--no-check-sections",
+        ],
+    );
+    let output = run(&program.path(), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("two segments"), "{output:?}");
 }
 
 #[test]

@@ -196,6 +196,9 @@ fn sum((a, a_exponent): (BigInt, i64), (b, b_exponent): (BigInt, i64)) -> (BigIn
     )
 }
 
+/// No flag is set before.
+const NONE: Flags = Flags::empty();
+
 /// The exact results where an operation on finite operands has one that is not zero.
 type Operation = (
     &'static str,
@@ -254,22 +257,22 @@ fn operations<F: Format>() -> Vec<Operation> {
         ),
         (
             "fmadd",
-            |a, b, c, rm| float::fmadd::<F>(a, b, c, rm),
+            |a, b, c, rm| float::fmadd::<F>(a, b, c, rm, NONE),
             |a, b, c| dyadic(sum(product::<F>(a, b), integer::<F>(c))),
         ),
         (
             "fmsub",
-            |a, b, c, rm| float::fmsub::<F>(a, b, c, rm),
+            |a, b, c, rm| float::fmsub::<F>(a, b, c, rm, NONE),
             |a, b, c| dyadic(sum(product::<F>(a, b), integer::<F>(c ^ F::SIGN))),
         ),
         (
             "fnmsub",
-            |a, b, c, rm| float::fnmsub::<F>(a, b, c, rm),
+            |a, b, c, rm| float::fnmsub::<F>(a, b, c, rm, NONE),
             |a, b, c| dyadic(sum(product::<F>(a ^ F::SIGN, b), integer::<F>(c))),
         ),
         (
             "fnmadd",
-            |a, b, c, rm| float::fnmadd::<F>(a, b, c, rm),
+            |a, b, c, rm| float::fnmadd::<F>(a, b, c, rm, NONE),
             |a, b, c| dyadic(sum(product::<F>(a ^ F::SIGN, b), integer::<F>(c ^ F::SIGN))),
         ),
     ]
@@ -357,7 +360,7 @@ fn nearest_even_gives_the_bits_that_the_host_gives() {
             ("sqrt", float::sqrt::<Double>(a, rm).0, x.sqrt()),
             (
                 "fmadd",
-                float::fmadd::<Double>(a, b, c, rm).0,
+                float::fmadd::<Double>(a, b, c, rm, NONE).0,
                 x.mul_add(y, z),
             ),
         ] {
@@ -385,7 +388,7 @@ fn nearest_even_gives_the_bits_that_the_host_gives() {
             ("sqrt", float::sqrt::<Single>(a, rm).0, x.sqrt()),
             (
                 "fmadd",
-                float::fmadd::<Single>(a, b, c, rm).0,
+                float::fmadd::<Single>(a, b, c, rm, NONE).0,
                 x.mul_add(y, z),
             ),
         ] {
@@ -396,6 +399,49 @@ fn nearest_even_gives_the_bits_that_the_host_gives() {
             );
         }
     }
+}
+
+fn with_inexact_accrued<F: Format>(seed: u64) {
+    let mut random = Random(seed);
+    let mut ordinary = 0;
+    for _ in 0..400_000 {
+        let (a, b) = (random.operand::<F>(), random.operand::<F>());
+        let c = match random.below(4) {
+            0 => float::mul::<F>(a, b, Rounding::Down).0 ^ F::SIGN ^ random.below(4),
+            _ => random.operand::<F>(),
+        };
+        for (name, compute) in [
+            ("fmadd", float::fmadd::<F> as Fused),
+            ("fmsub", float::fmsub::<F>),
+            ("fnmsub", float::fnmsub::<F>),
+            ("fnmadd", float::fnmadd::<F>),
+        ] {
+            let (bits, flags) = compute(a, b, c, Rounding::NearestEven, NONE);
+            let (found, told) = compute(a, b, c, Rounding::NearestEven, Flags::NX);
+            assert_eq!(found, bits, "{name} {a:#x} {b:#x} {c:#x}");
+            assert_eq!(
+                told | Flags::NX,
+                flags | Flags::NX,
+                "{name} {a:#x} {b:#x} {c:#x}"
+            );
+            ordinary += u32::from(told != flags);
+        }
+    }
+    // Otherwise this tests nothing, unless the host has no such instruction.
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(
+        ordinary > 100_000,
+        std::arch::is_x86_feature_detected!("fma")
+    );
+    let _ = ordinary;
+}
+
+type Fused = fn(u64, u64, u64, Rounding, Flags) -> (u64, Flags);
+
+#[test]
+fn fused_operations_need_not_tell_again_that_they_are_inexact() {
+    with_inexact_accrued::<Double>(0x5eed_5eed_5eed_5eed);
+    with_inexact_accrued::<Single>(0x1dea_1dea_1dea_1dea);
 }
 
 const D: fn(f64) -> u64 = f64::to_bits;
@@ -418,11 +464,17 @@ fn invalid_operations_give_the_canonical_nan() {
         assert_eq!(float::div::<Double>(inf, minus_inf, rm), invalid);
         assert_eq!(float::sqrt::<Double>(D(-1.0), rm), invalid);
         assert_eq!(float::sqrt::<Double>(minus_inf, rm), invalid);
-        assert_eq!(float::fmadd::<Double>(inf, D(1.0), minus_inf, rm), invalid);
-        assert_eq!(float::fmsub::<Double>(inf, D(1.0), inf, rm), invalid);
+        assert_eq!(
+            float::fmadd::<Double>(inf, D(1.0), minus_inf, rm, NONE),
+            invalid
+        );
+        assert_eq!(float::fmsub::<Double>(inf, D(1.0), inf, rm, NONE), invalid);
         // The addend does not matter when the product has no value.
-        assert_eq!(float::fmadd::<Double>(inf, D(0.0), QNAN, rm), invalid);
-        assert_eq!(float::fmadd::<Double>(inf, D(0.0), D(1.0), rm), invalid);
+        assert_eq!(float::fmadd::<Double>(inf, D(0.0), QNAN, rm, NONE), invalid);
+        assert_eq!(
+            float::fmadd::<Double>(inf, D(0.0), D(1.0), rm, NONE),
+            invalid
+        );
         let quiet = (NAN, Flags::empty());
         for (operand, expected) in [(QNAN, quiet), (SNAN, invalid)] {
             assert_eq!(float::add::<Double>(operand, D(1.0), rm), expected);
@@ -430,9 +482,12 @@ fn invalid_operations_give_the_canonical_nan() {
             assert_eq!(float::mul::<Double>(D(0.0), operand, rm), expected);
             assert_eq!(float::div::<Double>(operand, D(0.0), rm), expected);
             assert_eq!(float::sqrt::<Double>(operand, rm), expected);
-            assert_eq!(float::fmadd::<Double>(D(1.0), inf, operand, rm), expected);
             assert_eq!(
-                float::fnmadd::<Double>(operand, D(2.0), D(1.0), rm),
+                float::fmadd::<Double>(D(1.0), inf, operand, rm, NONE),
+                expected
+            );
+            assert_eq!(
+                float::fnmadd::<Double>(operand, D(2.0), D(1.0), rm, NONE),
                 expected
             );
         }
@@ -461,15 +516,15 @@ fn infinities_and_zeros_have_the_signs_of_ieee_754() {
         assert_eq!(float::sub::<Double>(D(-0.0), D(-0.0), rm), (zero, none));
         assert_eq!(float::add::<Double>(D(-0.0), D(-0.0), rm), (D(-0.0), none));
         assert_eq!(
-            float::fmadd::<Double>(D(2.0), D(3.0), D(-6.0), rm),
+            float::fmadd::<Double>(D(2.0), D(3.0), D(-6.0), rm, NONE),
             (zero, none)
         );
         assert_eq!(
-            float::fmadd::<Double>(D(0.0), D(3.0), D(-0.0), rm),
+            float::fmadd::<Double>(D(0.0), D(3.0), D(-0.0), rm, NONE),
             (zero, none)
         );
         assert_eq!(
-            float::fnmadd::<Double>(D(0.0), D(3.0), D(0.0), rm),
+            float::fnmadd::<Double>(D(0.0), D(3.0), D(0.0), rm, NONE),
             (D(-0.0), none)
         );
         assert_eq!(float::mul::<Double>(D(0.0), D(-3.0), rm), (D(-0.0), none));
@@ -486,7 +541,10 @@ fn infinities_and_zeros_have_the_signs_of_ieee_754() {
         assert_eq!(float::sqrt::<Double>(D(-0.0), rm), (D(-0.0), none));
         assert_eq!(float::sqrt::<Double>(inf, rm), (inf, none));
         assert_eq!(float::add::<Double>(inf, D(-1.0), rm), (inf, none));
-        assert_eq!(float::fmadd::<Double>(D(1.0), D(1.0), inf, rm), (inf, none));
+        assert_eq!(
+            float::fmadd::<Double>(D(1.0), D(1.0), inf, rm, NONE),
+            (inf, none)
+        );
         assert_eq!(float::widen(0xff80_0000), (D(f64::NEG_INFINITY), none));
         assert_eq!(float::widen(0x8000_0000), (D(-0.0), none));
         assert_eq!(float::narrow(D(-0.0), rm), (0x8000_0000, none));

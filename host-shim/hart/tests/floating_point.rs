@@ -133,7 +133,7 @@ fn singles_compute() {
 
 fn fused<F: Format>(format: &str, numbers: &[u64; 12]) {
     let mut check = Check::default();
-    type Fused = fn(u64, u64, u64, Rounding) -> (u64, Flags);
+    type Fused = fn(u64, u64, u64, Rounding, Flags) -> (u64, Flags);
     let operations: [(&str, Fused); 4] = [
         ("fmadd", float::fmadd::<F>),
         ("fmsub", float::fmsub::<F>),
@@ -144,7 +144,7 @@ fn fused<F: Format>(format: &str, numbers: &[u64; 12]) {
         for &b in &numbers[3..6] {
             for &c in numbers {
                 for (name, compute) in operations {
-                    let (bits, flags) = compute(a, b, c, Rounding::Up);
+                    let (bits, flags) = compute(a, b, c, Rounding::Up, Flags::empty());
                     check.instruction(
                         &format!("{name}.{format} fa0, fa1, fa2, fa3, rup"),
                         "fmv.x.d a0, fa0",

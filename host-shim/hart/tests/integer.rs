@@ -31,6 +31,7 @@ const NUMBERS: [u64; 14] = [
 ];
 
 type Binary = fn(u64, u64) -> u64;
+type Comparison = fn(u64, u64) -> bool;
 
 fn extend(value: u32) -> u64 {
     value as i32 as u64
@@ -187,7 +188,7 @@ fn immediate_operations_compute_as_the_host() {
 fn branches_go_where_they_compare_to() {
     let mut source = String::from("main:\n mv s0, ra\n");
     let mut expected = Vec::new();
-    let branches: [(&str, fn(u64, u64) -> bool); 6] = [
+    let branches: [(&str, Comparison); 6] = [
         ("beq", |a, b| a == b),
         ("bne", |a, b| a != b),
         ("blt", |a, b| (a as i64) < b as i64),

@@ -154,8 +154,6 @@ fn delegated_exceptions_go_to_supervisor_mode() {
             csrr a0, mcause
             call print_hex
             csrr a0, mtval
-            csrr a1, mepc
-            sub a0, a0, a1
             call print_hex
             # A supervisor's own ecall is not delegated, an illegal instruction is.
             la t0, last

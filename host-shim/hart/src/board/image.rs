@@ -89,11 +89,17 @@ pub(super) struct Segment {
     pub(super) bytes: Vec<u8>,
     /// Bytes in memory; those behind the bytes of the file are zero.
     pub(super) length: u64,
+    /// It has the file's own headers and nothing else: a linker puts them where it likes, and no program needs them.
+    headers: bool,
 }
 
 impl Segment {
     fn contains(&self, address: u64) -> bool {
         address >= self.begin && address - self.begin < self.length
+    }
+
+    fn overlaps(&self, other: &Segment) -> bool {
+        self.contains(other.begin) || other.contains(self.begin)
     }
 }
 
@@ -173,6 +179,8 @@ impl Image {
         let headers = header
             .program_headers(LE, bytes)
             .map_err(|error| damaged(error.to_string()))?;
+        let size = u64::from(header.e_phentsize(LE)) * headers.len() as u64;
+        let headers_end = header.e_phoff(LE).saturating_add(size);
         let wanted = header.e_entry(LE);
         let mut entry = None;
         let mut segments = Vec::new();
@@ -213,7 +221,28 @@ impl Image {
                 begin,
                 bytes: data.into(),
                 length,
+                headers: header.p_offset(LE) == 0 && length <= headers_end,
             });
+        }
+        let in_the_way = |segment: &Segment| {
+            let others = segments.iter().filter(|&other| other != segment);
+            segment.begin < RAM_BASE || others.into_iter().any(|other| segment.overlaps(other))
+        };
+        let segments: Vec<Segment> = segments
+            .iter()
+            .filter(|segment| !segment.headers || !in_the_way(segment))
+            .cloned()
+            .collect();
+        for (index, segment) in segments.iter().enumerate() {
+            if segments[..index]
+                .iter()
+                .any(|other| segment.overlaps(other))
+            {
+                return Err(damaged(format!(
+                    "two segments are loaded to {:#x}",
+                    segment.begin
+                )));
+            }
         }
         let Some(entry) = entry else {
             return Err(ImageError::Entry {
@@ -239,7 +268,7 @@ impl Image {
         if self
             .segments
             .iter()
-            .any(|segment| segment.contains(RAM_BASE))
+            .any(|segment| !segment.headers && segment.contains(RAM_BASE))
         {
             RAM_BASE
         } else {

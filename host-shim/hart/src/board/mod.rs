@@ -27,6 +27,7 @@ mod wiring;
 
 use std::fmt;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 use clint::{Clint, Clock};
@@ -53,7 +54,7 @@ pub const RAM_DEFAULT: u64 = 128 << 20;
 pub const RAM_LARGEST: u64 = 1 << 40;
 
 /// How many instructions the hart is asked to run at once.
-const SLICE: u64 = 1 << 22;
+const SLICE: u64 = LOST;
 /// After so many attempts without one instruction that was executed, the program is lost.
 const LOST: u64 = 1 << 16;
 const CSR_MIE: u16 = 0x304;
@@ -149,6 +150,8 @@ pub struct Board {
     clint: Arc<Clint>,
     uart: Arc<Uart>,
     breakpoints: Vec<u64>,
+    /// Addresses at which the hart stops now.
+    window: Range<u64>,
     /// Instructions executed before the last reset.
     retired_before_reset: u64,
     /// Attempts to execute an instruction since one was executed.
@@ -219,6 +222,7 @@ impl Board {
             clint,
             uart,
             breakpoints: Vec::new(),
+            window: 0..0,
             retired_before_reset: 0,
             fruitless: 0,
         };
@@ -276,7 +280,7 @@ impl Board {
         &self,
         address: u64,
         length: usize,
-        mut each: impl FnMut(&Region, u64, std::ops::Range<usize>) -> Result<(), MemoryError>,
+        mut each: impl FnMut(&Region, u64, Range<usize>) -> Result<(), MemoryError>,
     ) -> usize {
         let mut done = 0;
         while done < length {
@@ -317,33 +321,43 @@ impl Board {
         if left == 0 {
             return Stop::Limit;
         }
-        if !self.breakpoints.is_empty() {
+        let around = match (self.breakpoints.iter().min(), self.breakpoints.iter().max()) {
+            (Some(&first), Some(&last)) => first..last.saturating_add(1),
+            _ => 0..0,
+        };
+        if around.contains(&self.hart.pc()) {
             // Over the one that it stands at.
-            self.hart.set_native_window(0..0);
+            self.watch(0..0);
             if let Some(stop) = self.run_slice(1, &mut left) {
                 return stop;
             }
         }
         loop {
-            let address = self.hart.pcc().address();
+            let address = self.hart.pc();
             if self.breakpoints.contains(&address) {
                 return Stop::Breakpoint { address };
             }
             if left == 0 {
                 return Stop::Limit;
             }
-            self.hart.set_native_window(self.window());
-            if let Some(stop) = self.run_slice(SLICE.min(left), &mut left) {
+            // From the first breakpoint to the last an instruction at a time; outside, the hart itself notices when it comes there.
+            let (window, count) = if around.contains(&address) {
+                (0..0, 1)
+            } else {
+                (around.clone(), SLICE.min(left))
+            };
+            self.watch(window);
+            if let Some(stop) = self.run_slice(count, &mut left) {
                 return stop;
             }
         }
     }
 
-    /// The addresses from the first breakpoint to the last: the hart stops within, and stands at a breakpoint or not.
-    fn window(&self) -> std::ops::Range<u64> {
-        match (self.breakpoints.iter().min(), self.breakpoints.iter().max()) {
-            (Some(&first), Some(&last)) => first..last.saturating_add(1),
-            _ => 0..0,
+    /// Sets the addresses at which the hart stops. It forgets all that it has decoded when they change.
+    fn watch(&mut self, window: Range<u64>) {
+        if window != self.window {
+            self.window = window.clone();
+            self.hart.set_native_window(window);
         }
     }
 
@@ -363,11 +377,6 @@ impl Board {
             }
             Exit::Attention => self.serve_requests(),
             Exit::WaitForInterrupt => self.wait_for_interrupt(),
-            Exit::Native { address } if !self.breakpoints.contains(&address) => {
-                // In the window, but no breakpoint.
-                self.hart.set_native_window(0..0);
-                self.run_slice(1, left)
-            }
             Exit::Native { .. } => None,
             // Traps enter machine mode.
             Exit::Trap(_) => Some(Stop::Lost),
@@ -411,6 +420,7 @@ impl Board {
     fn reset(&mut self) {
         self.retired_before_reset += self.hart.instructions_retired();
         self.hart = new_hart(&self.memory, &self.clock, self.options.isa);
+        self.window = 0..0;
         self.wiring.connect(&self.hart);
         self.clint.reset();
         self.uart.reset();

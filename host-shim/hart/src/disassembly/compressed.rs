@@ -40,7 +40,10 @@ pub(super) fn write(line: &mut Line, half: u16, pc: u64) -> Option<()> {
             if offset == 0 {
                 return None;
             }
-            line.mnemonic("c.addi4spn").write_x(low).x(SP).operand(offset);
+            line.mnemonic("c.addi4spn")
+                .write_x(low)
+                .x(SP)
+                .operand(offset);
         }
         (0, 1) => _ = line.mnemonic("c.fld").write_f(low).at(offset_8, high),
         (0, 2) => _ = line.mnemonic("c.lw").write_x(low).at(offset_4, high),

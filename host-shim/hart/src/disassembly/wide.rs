@@ -35,7 +35,9 @@ pub(super) fn write(line: &mut Line, word: u32, pc: u64) -> Option<()> {
                 | bits(word, 19, 12) << 12
                 | bits(word, 20, 20) << 11
                 | bits(word, 30, 21) << 1;
-            line.mnemonic("jal").write_x(rd).target(pc, signed(offset, 21));
+            line.mnemonic("jal")
+                .write_x(rd)
+                .target(pc, signed(offset, 21));
         }
         0x67 if funct3 == 0 => {
             line.mnemonic("jalr").write_x(rd).at(immediate, rs1);
@@ -345,7 +347,9 @@ fn float(line: &mut Line, word: u32) -> Option<()> {
             rounding(line, mode);
         }
         0x1c if rs2 == 0 && mode == 1 => {
-            line.mnemonic(&format!("fclass.{format}")).write_x(rd).f(rs1);
+            line.mnemonic(&format!("fclass.{format}"))
+                .write_x(rd)
+                .f(rs1);
         }
         0x1c if rs2 == 0 && mode == 0 => {
             let width = if format == "s" { "w" } else { "d" };

@@ -83,6 +83,7 @@ macro_rules! fused {
                 state.operand::<F>(op.rs2),
                 state.operand::<F>(op.rs3),
                 rounding,
+                Flags::from_bits_truncate(state.control.float_flags),
             );
             state.give::<F>(op, result);
             next(state, rest)

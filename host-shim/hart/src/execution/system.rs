@@ -20,7 +20,8 @@ pub(crate) fn ecall(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
 
 pub(crate) fn ebreak(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
     let here = state.here(op);
-    state.raise(op, cause::BREAKPOINT, here, here)
+    // No `tval`, as on the CHERI QEMU.
+    state.raise(op, cause::BREAKPOINT, 0, here)
 }
 
 /// A fence that orders loads after stores, which the host does not do by itself.

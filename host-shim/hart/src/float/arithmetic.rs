@@ -57,28 +57,52 @@ pub fn sqrt<F: Format>(a: u64, rounding: Rounding) -> (u64, Flags) {
     sqrt_exactly::<F>(a, rounding)
 }
 
-/// `fmadd`: `a * b + c`, rounded once.
+/// `fmadd`: `a * b + c`, rounded once. `accrued` are flags that are set already: of these the result tells only some.
 #[inline]
-pub fn fmadd<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding) -> (u64, Flags) {
-    fused::<F>(a, b, c, rounding)
+pub fn fmadd<F: Format>(
+    a: u64,
+    b: u64,
+    c: u64,
+    rounding: Rounding,
+    accrued: Flags,
+) -> (u64, Flags) {
+    fused::<F>(a, b, c, rounding, accrued)
 }
 
-/// `fmsub`: `a * b - c`, rounded once.
+/// `fmsub`: `a * b - c`, rounded once; see [`fmadd`].
 #[inline]
-pub fn fmsub<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding) -> (u64, Flags) {
-    fused::<F>(a, b, c ^ F::SIGN, rounding)
+pub fn fmsub<F: Format>(
+    a: u64,
+    b: u64,
+    c: u64,
+    rounding: Rounding,
+    accrued: Flags,
+) -> (u64, Flags) {
+    fused::<F>(a, b, c ^ F::SIGN, rounding, accrued)
 }
 
-/// `fnmsub`: `-(a * b) + c`, rounded once.
+/// `fnmsub`: `-(a * b) + c`, rounded once; see [`fmadd`].
 #[inline]
-pub fn fnmsub<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding) -> (u64, Flags) {
-    fused::<F>(a ^ F::SIGN, b, c, rounding)
+pub fn fnmsub<F: Format>(
+    a: u64,
+    b: u64,
+    c: u64,
+    rounding: Rounding,
+    accrued: Flags,
+) -> (u64, Flags) {
+    fused::<F>(a ^ F::SIGN, b, c, rounding, accrued)
 }
 
-/// `fnmadd`: `-(a * b) - c`, rounded once.
+/// `fnmadd`: `-(a * b) - c`, rounded once; see [`fmadd`].
 #[inline]
-pub fn fnmadd<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding) -> (u64, Flags) {
-    fused::<F>(a ^ F::SIGN, b, c ^ F::SIGN, rounding)
+pub fn fnmadd<F: Format>(
+    a: u64,
+    b: u64,
+    c: u64,
+    rounding: Rounding,
+    accrued: Flags,
+) -> (u64, Flags) {
+    fused::<F>(a ^ F::SIGN, b, c ^ F::SIGN, rounding, accrued)
 }
 
 /// The result of an operation that has a NaN among its operands.
@@ -204,7 +228,18 @@ fn sqrt_exactly<F: Format>(a: u64, rounding: Rounding) -> (u64, Flags) {
     Number::normalize(false, (a.exponent - odd) / 2, root as u64, sticky).round::<F>(rounding)
 }
 
-fn fused<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding) -> (u64, Flags) {
+#[inline]
+fn fused<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding, accrued: Flags) -> (u64, Flags) {
+    if rounding == Rounding::NearestEven
+        && accrued.contains(Flags::NX)
+        && let Some(result) = F::fused(a, b, c)
+    {
+        return (result, Flags::empty());
+    }
+    fused_exactly::<F>(a, b, c, rounding)
+}
+
+fn fused_exactly<F: Format>(a: u64, b: u64, c: u64, rounding: Rounding) -> (u64, Flags) {
     let sign = (a ^ b) & F::SIGN;
     let (magnitude_a, magnitude_b, magnitude_c) = (a & !F::SIGN, b & !F::SIGN, c & !F::SIGN);
     let opposite = (sign ^ c) & F::SIGN != 0;

@@ -17,6 +17,21 @@ pub trait Native {
     fn div(a: u64, b: u64) -> Option<(u64, Flags)>;
     /// The square root of `a`.
     fn sqrt(a: u64) -> Option<(u64, Flags)>;
+    /// `a * b + c`; `NX` is not told.
+    fn fused(a: u64, b: u64, c: u64) -> Option<u64>;
+}
+
+/// Whether the host has an instruction for fused operations; without it, the host's library is slower than this one.
+#[inline]
+fn has_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
 }
 
 macro_rules! native {
@@ -97,6 +112,17 @@ macro_rules! native {
                 let root = Self::significand(bits);
                 let inexact = root * root != Self::significand(a) << shift;
                 Some((bits.into(), Self::flags(inexact)))
+            }
+
+            #[inline]
+            fn fused(a: u64, b: u64, c: u64) -> Option<u64> {
+                if !has_fused() {
+                    return None;
+                }
+                let [a, b, c] = [a, b, c].map(|bits| $float::from_bits(bits as $bits));
+                let bits = a.mul_add(b, c).to_bits();
+                // An ordinary result is neither invalid nor an overflow nor tiny.
+                Self::is_ordinary(bits).then_some(bits.into())
             }
         }
     };

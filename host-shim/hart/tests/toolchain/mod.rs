@@ -192,6 +192,11 @@ impl Program {
 
     /// Assembles `source` alone, which has to define `_start`.
     pub fn bare(source: &str) -> Program {
+        Program::linked(source, &["-T", "program.ld"])
+    }
+
+    /// Assembles `source` alone and links it with these options.
+    pub fn linked(source: &str, options: &[&str]) -> Program {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("program.s"), source).unwrap();
@@ -207,10 +212,10 @@ impl Program {
         );
         run_tool(
             Command::new(tool("ld.lld", "ld.lld-22"))
-                .args(["-static", "--no-dynamic-linker", "-o"])
-                .arg(path("program.elf"))
-                .arg("-T")
-                .args([path("program.ld"), path("program.o")]),
+                .current_dir(folder.path())
+                .args(["-static", "--no-dynamic-linker", "-o", "program.elf"])
+                .args(options)
+                .arg("program.o"),
         );
         Program { folder }
     }

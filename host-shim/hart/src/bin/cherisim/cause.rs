@@ -18,6 +18,12 @@ pub(crate) struct Cause {
     pub(crate) value: u64,
 }
 
+impl Cause {
+    pub(crate) fn is_interrupt(&self) -> bool {
+        self.cause & INTERRUPT != 0
+    }
+}
+
 impl Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let &Cause { cause, value } = self;

@@ -21,10 +21,8 @@ use crate::cause::Cause;
 const TEXT_WIDTH: usize = 32;
 const PCC: u8 = 0;
 const CSR_FCSR: u16 = 0x003;
-const CSR_SEPC: u16 = 0x141;
 const CSR_SCAUSE: u16 = 0x142;
 const CSR_STVAL: u16 = 0x143;
-const CSR_MEPC: u16 = 0x341;
 const CSR_MCAUSE: u16 = 0x342;
 const CSR_MTVAL: u16 = 0x343;
 
@@ -40,8 +38,8 @@ struct Registers {
     float: [u64; 32],
     fcsr: u64,
     retired: u64,
-    /// Cause, value and address of the last traps into machine and supervisor mode.
-    traps: [[u64; 3]; 2],
+    /// Cause and value of the last traps into machine and supervisor mode.
+    traps: [[u64; 2]; 2],
 }
 
 impl Registers {
@@ -54,10 +52,18 @@ impl Registers {
             fcsr: csr(CSR_FCSR),
             retired,
             traps: [
-                [csr(CSR_MCAUSE), csr(CSR_MTVAL), csr(CSR_MEPC)],
-                [csr(CSR_SCAUSE), csr(CSR_STVAL), csr(CSR_SEPC)],
+                [csr(CSR_MCAUSE), csr(CSR_MTVAL)],
+                [csr(CSR_SCAUSE), csr(CSR_STVAL)],
             ],
         }
+    }
+}
+
+impl Registers {
+    /// The last trap into a mode.
+    fn cause(&self, mode: Privilege) -> Cause {
+        let [cause, value] = self.traps[usize::from(mode != Privilege::Machine)];
+        Cause { cause, value }
     }
 }
 
@@ -78,120 +84,89 @@ impl<W: Write> Tracer<W> {
             let mut bytes = [0; 4];
             let fetched = board.read_memory(pcc.address(), &mut bytes);
             let stop = board.run(1);
-            let after = Registers::of(board.hart(), board.instructions_retired());
             let hart = board.hart();
-            if after.retired != before.retired {
-                self.instruction(pcc.address(), u32::from_le_bytes(bytes), fetched)?;
-                self.changes(
-                    &before,
-                    &after,
-                    pcc,
-                    hart,
-                    disassemble(u32::from_le_bytes(bytes), pcc.address()).destination,
-                )?;
-            } else if !matches!(stop, Stop::Limit) {
-                // It stopped before the instruction.
-            } else {
-                self.instruction(pcc.address(), u32::from_le_bytes(bytes), fetched)?;
-                self.output.write_all(b"\n")?;
-                self.trap(&after, hart)?;
+            let after = Registers::of(hart, board.instructions_retired());
+            let word = u32::from_le_bytes(bytes);
+            let executed = after.retired != before.retired;
+            let trapped = !executed && matches!(stop, Stop::Limit);
+            let interrupted = trapped && after.cause(hart.privilege()).is_interrupt();
+            if executed {
+                let destination = disassemble(word, pcc.address()).destination;
+                let mut line = instruction(pcc.address(), word, fetched);
+                changes(&mut line, &before, &after, destination);
+                if hart.pcc().with_address(pcc.address()) != pcc {
+                    let _ = write!(line, " pcc={}", Value(&hart.pcc()));
+                }
+                writeln!(self.output, "{}", line.trim_end())?;
+            } else if trapped && !interrupted {
+                let line = instruction(pcc.address(), word, fetched);
+                writeln!(self.output, "{}", line.trim_end())?;
             }
-            before = after;
+            if trapped {
+                let mode = match hart.privilege() {
+                    Privilege::Machine => "machine",
+                    _ => "supervisor",
+                };
+                let cause = after.cause(hart.privilege());
+                writeln!(self.output, "  {cause}: {mode} mode at {:#x}", hart.pc())?;
+            }
             if !matches!(stop, Stop::Limit) {
                 self.output.flush()?;
                 return Ok(stop);
             }
+            before = after;
         }
         self.output.flush()?;
         Ok(Stop::Limit)
     }
+}
 
-    fn instruction(&mut self, address: u64, word: u32, fetched: usize) -> io::Result<()> {
-        if fetched < 2 {
-            return write!(self.output, "{address:#018x} -------- no memory");
-        }
-        let line = disassemble(word, address);
-        let word = if line.length == 4 {
-            format!("{word:08x}")
-        } else {
-            format!("{:04x}    ", word & 0xffff)
-        };
-        write!(
-            self.output,
-            "{address:#018x} {word} {:TEXT_WIDTH$}",
-            line.text
-        )
+/// The begin of a line: address, word and text.
+fn instruction(address: u64, word: u32, fetched: usize) -> String {
+    if fetched < 2 {
+        return format!("{address:#018x} -------- no memory");
     }
+    let disassembly = disassemble(word, address);
+    let word = if disassembly.length == 4 {
+        format!("{word:08x}")
+    } else {
+        format!("{:04x}    ", word & 0xffff)
+    };
+    format!("{address:#018x} {word} {:TEXT_WIDTH$}", disassembly.text)
+}
 
-    fn changes(
-        &mut self,
-        before: &Registers,
-        after: &Registers,
-        pcc: Capability,
-        hart: &Hart,
-        destination: Option<Destination>,
-    ) -> io::Result<()> {
-        let mut line = String::new();
-        for (n, (old, new)) in before
-            .capabilities
-            .iter()
-            .zip(&after.capabilities)
-            .enumerate()
-        {
-            if old != new || destination == Some(Destination::Integer(n as u8)) {
-                let name = if is_plain(new) {
-                    INTEGER[n]
-                } else {
-                    CAPABILITY[n]
-                };
-                let _ = write!(line, " {name}={}", Value(new));
-            }
+/// The rest of a line: the destination, and what else changed.
+fn changes(
+    line: &mut String,
+    before: &Registers,
+    after: &Registers,
+    destination: Option<Destination>,
+) {
+    // Writing to a string does not fail.
+    let pairs = before.capabilities.iter().zip(&after.capabilities);
+    for (n, (old, new)) in pairs.enumerate() {
+        if old != new || destination == Some(Destination::Integer(n as u8)) {
+            let names = if is_plain(new) { INTEGER } else { CAPABILITY };
+            let _ = write!(line, " {}={}", names[n], Value(new));
         }
-        for (n, (old, new)) in before.float.iter().zip(&after.float).enumerate() {
-            if old != new || destination == Some(Destination::Float(n as u8)) {
-                let _ = write!(line, " {}={new:#x}", FLOAT[n]);
-            }
-        }
-        if before.fcsr != after.fcsr {
-            let _ = write!(line, " fcsr={:#x}", after.fcsr);
-        }
-        for ((number, name), (old, new)) in SPECIAL
-            .iter()
-            .zip(before.special.iter().zip(&after.special))
-        {
-            // The address of PCC changes with every instruction.
-            let changed = if *number == PCC {
-                hart.pcc().with_address(pcc.address()) != pcc
-            } else {
-                old != new
-            };
-            if changed {
-                let pcc = hart.pcc();
-                let new = if *number == PCC {
-                    Some(&pcc)
-                } else {
-                    new.as_ref()
-                };
-                if let Some(new) = new {
-                    let _ = write!(line, " {name}={}", Value(new));
-                }
-            }
-        }
-        writeln!(self.output, "{line}")
     }
-
-    fn trap(&mut self, after: &Registers, hart: &Hart) -> io::Result<()> {
-        let (index, mode) = match hart.privilege() {
-            Privilege::Machine => (0, "machine"),
-            _ => (1, "supervisor"),
-        };
-        let [cause, value, _] = after.traps[index];
-        writeln!(
-            self.output,
-            "  {}: {mode} mode at {:#x}",
-            Cause { cause, value },
-            hart.pcc().address()
-        )
+    for (n, (old, new)) in before.float.iter().zip(&after.float).enumerate() {
+        if old != new || destination == Some(Destination::Float(n as u8)) {
+            let _ = write!(line, " {}={new:#x}", FLOAT[n]);
+        }
+    }
+    if before.fcsr != after.fcsr {
+        let _ = write!(line, " fcsr={:#x}", after.fcsr);
+    }
+    let pairs = before.special.iter().zip(&after.special);
+    for ((number, name), (old, new)) in SPECIAL.iter().zip(pairs) {
+        // The address of PCC changes with every instruction.
+        if *number != PCC
+            && old != new
+            && let Some(new) = new
+        {
+            let _ = write!(line, " {name}={}", Value(new));
+        }
     }
 }
 
