@@ -60,6 +60,7 @@ fn header() -> String {
             ("LKL_STORE_OFFSET", riscv64::STORE_OFFSET),
             ("LKL_STORE_HOSTCALL", slot(riscv64::store::HOSTCALL)),
             ("LKL_STORE_MONITOR_DATA", slot(riscv64::store::MONITOR_DATA)),
+            ("LKL_STORE_RETURN_DATA", slot(riscv64::store::RETURN_DATA)),
             (
                 "LKL_STORE_PORTAL_RETURN",
                 slot(riscv64::store::PORTAL_RETURN),

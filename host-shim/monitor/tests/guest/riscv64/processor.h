@@ -47,4 +47,10 @@ static inline void flush_code(void)
 	asm volatile("fence.i" : : : "memory");
 }
 
+/* Scenarios of this processor's own, see oversteps.c. */
+int overstep(void);
+int use_stale_grant(void);
+int send_once(void);
+#define PROCESSOR_SCENARIOS SCENARIO(overstep), SCENARIO(use_stale_grant), SCENARIO(send_once),
+
 #endif

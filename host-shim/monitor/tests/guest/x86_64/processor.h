@@ -48,4 +48,7 @@ static inline void flush_code(void)
 {
 }
 
+/* No scenarios of this processor's own. */
+#define PROCESSOR_SCENARIOS
+
 #endif
