@@ -8,6 +8,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 TARGET ?= x86_64
 TARGETS := x86_64 cheri-riscv64
 export TARGET CHERI_SDK
+# make says what there is; make TARGET=... builds it.
+.DEFAULT_GOAL := $(if $(filter command line,$(origin TARGET)),build,help)
 
 help:
 	@echo "CapStream: Linux kernels and their programs as compartments of one process"
@@ -57,7 +59,7 @@ test: $(TARGETS:%=build-%) lint
 .PHONY: $(TARGETS:%=build-%)
 $(TARGETS:%=build-%): build-%:
 	@$(MAKE) --no-print-directory TARGET=$* build
-bench: build
+bench: $(TARGETS:%=build-%)
 	@ci/run-bench $(BENCH)
 
 clean:

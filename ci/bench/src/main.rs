@@ -5,6 +5,7 @@
 
 mod calls;
 mod error;
+mod hart;
 mod memory;
 mod messages;
 mod report;
@@ -27,17 +28,18 @@ usage: bench [--runs N] [--output FILE] [GROUP...]
 
   --runs N        how often each number is measured (5)
   --output FILE   where the results go as JSON (bench.json)
-  GROUP           calls, start, times, streams, memory (all of them)";
+  GROUP           calls, start, times, streams, memory, hart (all of them)";
 
 type Measure = fn(&Session) -> Result<Group, BenchError>;
 
 /// Every group by its name on the command line.
-const GROUPS: [(&str, Measure); 5] = [
+const GROUPS: [(&str, Measure); 6] = [
     ("calls", calls::measure),
     ("start", start::measure),
     ("times", messages::times),
     ("streams", messages::streams),
     ("memory", memory::measure),
+    ("hart", hart::measure),
 ];
 
 struct Options {

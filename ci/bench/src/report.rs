@@ -14,6 +14,8 @@ pub enum Unit {
     BytesPerSecond,
     /// Less is better.
     Bytes,
+    /// More is better.
+    InstructionsPerSecond,
 }
 
 impl Unit {
@@ -22,6 +24,7 @@ impl Unit {
             Unit::Nanoseconds => "ns",
             Unit::BytesPerSecond => "B/s",
             Unit::Bytes => "B",
+            Unit::InstructionsPerSecond => "instructions/s",
         }
     }
 
@@ -48,6 +51,7 @@ impl Unit {
             Unit::Nanoseconds => scaled(1000.0, &["ns", "µs", "ms", "s"]),
             Unit::BytesPerSecond => scaled(1000.0, &["B/s", "kB/s", "MB/s", "GB/s"]),
             Unit::Bytes => scaled(1024.0, &["B", "KiB", "MiB", "GiB"]),
+            Unit::InstructionsPerSecond => scaled(1000.0, &["IPS", "kIPS", "MIPS", "GIPS"]),
         }
     }
 }
@@ -90,6 +94,8 @@ pub enum Aim {
     Multiple(&'static str, f64),
     /// At most so much.
     Limit(f64),
+    /// At least so much.
+    Least(f64),
 }
 
 /// One thing that was measured in a cVM, and in its rivals.
@@ -127,6 +133,7 @@ impl Measurement {
         let ours = self.ours.median();
         match aim {
             Aim::Limit(limit) => Some(ours / limit),
+            Aim::Least(least) => Some(least / ours),
             Aim::Fraction(rival, factor) => self.rival(rival).map(|value| ours / (value * factor)),
             Aim::Multiple(rival, factor) => self.rival(rival).map(|value| value * factor / ours),
         }
@@ -135,6 +142,7 @@ impl Measurement {
     fn aim_text(&self, aim: Aim) -> String {
         let wanted = match aim {
             Aim::Limit(limit) => format!("at most {}", self.unit.show(limit)),
+            Aim::Least(least) => format!("at least {}", self.unit.show(least)),
             Aim::Fraction(rival, factor) => format!("at most {factor} × {rival}"),
             Aim::Multiple(rival, factor) => format!("at least {factor} × {rival}"),
         };

@@ -13,7 +13,7 @@ use crate::report::{Aim, Group, Measurement, Samples, Unit};
 use crate::session::{LIMIT, Session, well};
 
 /// The line that the program prints first.
-const LINE: &str = "main is reached";
+pub const LINE: &str = "main is reached";
 
 /// An executable of the host, if it is installed.
 fn installed(name: &str) -> Option<PathBuf> {

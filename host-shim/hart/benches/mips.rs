@@ -43,8 +43,9 @@ fn main() {
         }
     }
     println!(
-        "{{\"mips_v8\": {:.1}, \"mips_v9\": {:.1}, \"instructions\": {instructions}}}",
-        best[0], best[1]
+        "{{\"instructions_per_second\": {{\"v8\": {:.0}, \"v9\": {:.0}}}, \"instructions\": {instructions}}}",
+        best[0] * 1e6,
+        best[1] * 1e6
     );
 }
 
