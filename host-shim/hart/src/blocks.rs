@@ -2,8 +2,8 @@
 //! Decoded instructions, in blocks that begin where something jumped to.
 //!
 //! A block belongs to a place in a region, not to an address, and to a mode. It is found by the address of its first instruction in
-//! a table of recent ones, which is emptied when memory changes, when code may have changed (`fence.i`) and when a page may have lost its
-//! permission to be executed. A miss goes to the map of all blocks, and from there to the decoder. After a `fence.i` a
+//! a table of recent ones, which is emptied when memory changes, when code may have changed (a `fence.i` of any hart) and when a page may
+//! have lost its permission to be executed. A miss goes to the map of all blocks, and from there to the decoder. After a `fence.i` a
 //! block is used again if the bytes that it was decoded from are still there.
 //!
 //! Everything is thrown away when there are too many, so that a guest cannot make its hart as large as it likes.

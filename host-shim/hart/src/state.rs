@@ -75,8 +75,6 @@ pub(crate) struct State {
     pub(crate) retired: u64,
     pub(crate) raised: Raised,
     pub(crate) reservation: Option<Reservation>,
-    /// Decoded instructions may be out of date.
-    pub(crate) stale: bool,
 
     pub(crate) memory: Arc<Memory>,
     map: Arc<Map>,
@@ -121,7 +119,6 @@ impl State {
             retired: 0,
             raised: Raised::default(),
             reservation: None,
-            stale: false,
             map: memory.map(),
             presence: memory.join(Arc::clone(&attention)),
             generation: 0,

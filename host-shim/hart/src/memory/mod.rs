@@ -224,6 +224,11 @@ impl Memory {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Makes all harts look whether code has changed.
+    pub(crate) fn check_code(&self) {
+        self.generations.check_code();
+    }
+
     /// Another hart, which is told through its attention when it has to look again.
     pub(crate) fn join(&self, attention: Arc<Attention>) -> Presence {
         self.generations.join(attention)

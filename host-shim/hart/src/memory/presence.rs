@@ -69,6 +69,13 @@ impl Generations {
         }
     }
 
+    /// Makes all harts look whether code has changed.
+    pub(super) fn check_code(&self) {
+        for member in self.members() {
+            member.attention.check_code();
+        }
+    }
+
     /// Another hart.
     pub(super) fn join(&self, attention: Arc<Attention>) -> Presence {
         let member = Arc::new(Member {
