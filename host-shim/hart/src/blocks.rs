@@ -254,7 +254,7 @@ const fn key(pc: u64, capability_mode: bool) -> u64 {
 fn fetch(state: &State, address: u64, bytes: &mut [u8]) -> Result<(u64, usize), NoBlock> {
     let fault = |cause| NoBlock::Fault { cause, address };
     let region = state
-        .code_region(address)
+        .region(address)
         .ok_or_else(|| fault(cause::FETCH_ACCESS))?;
     debug_assert!(region.begin().is_multiple_of(PAGE_SIZE));
     match region.fetch(address, bytes) {

@@ -126,6 +126,39 @@ fn counters_lose_nothing() {
 }
 
 #[test]
+fn exchanges_of_granules_and_of_words_lose_nothing() {
+    // One hart counts in the high half, another exchanges the whole granule to count in the low half.
+    const ROUNDS: u64 = 30_000;
+    let words = [
+        addi(12, 0, 1),
+        amo(ADD, 3, 0, 11, 12),
+        addi(10, 10, -1),
+        bne(10, 0, -8),
+        EBREAK,
+    ];
+    let granules = [
+        amo(LR, 4, 12, 11, 0),
+        i(0x5b, 1, 12, 12, 1),
+        amo(SC, 4, 13, 11, 12),
+        bne(13, 0, -12),
+        addi(10, 10, -1),
+        bne(10, 0, -20),
+        EBREAK,
+    ];
+    for counter in [DATA, PLAIN] {
+        let shared = Shared::new();
+        let mut one = shared.hart(BASE, &words, &[(10, ROUNDS), (11, counter + 8)]);
+        let mut other = shared.hart(BASE + 0x100, &granules, &[(10, ROUNDS), (11, counter)]);
+        thread::scope(|scope| {
+            scope.spawn(|| finish(&mut one));
+            scope.spawn(|| finish(&mut other));
+        });
+        assert_eq!(shared.word(counter), ROUNDS);
+        assert_eq!(shared.word(counter + 8), ROUNDS);
+    }
+}
+
+#[test]
 fn harts_and_the_host_count_together() {
     const ROUNDS: u64 = 50_000;
     let shared = Shared::new();
