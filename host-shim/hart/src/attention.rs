@@ -15,6 +15,8 @@ pub(crate) const RAISED: u32 = 1 << 0;
 pub(crate) const INTERRUPT: u32 = 1 << 1;
 /// Memory has another generation.
 pub(crate) const MEMORY: u32 = 1 << 2;
+/// Code may have changed.
+pub(crate) const CODE: u32 = 1 << 3;
 
 /// Makes a hart's [`Hart::run`](crate::Hart::run) return, from any thread.
 #[derive(Debug, Default)]
@@ -63,6 +65,11 @@ impl Attention {
     /// Makes the hart look at memory.
     pub(crate) fn check_memory(&self) {
         self.word.fetch_or(MEMORY, Ordering::SeqCst);
+    }
+
+    /// Makes the hart look whether its decoded instructions are still what memory holds.
+    pub(crate) fn check_code(&self) {
+        self.word.fetch_or(CODE, Ordering::SeqCst);
     }
 
     /// The hart is about to look at what the word said.

@@ -2,8 +2,8 @@
 //! Decoded instructions, in blocks that begin where something jumped to.
 //!
 //! A block belongs to a place in a region, not to an address, and to a mode. It is found by the address of its first instruction in
-//! a table of recent ones, which is emptied when memory changes, when code may have changed (`fence.i`) and when a page may have lost its
-//! permission to be executed. A miss goes to the map of all blocks, and from there to the decoder. After a `fence.i` a
+//! a table of recent ones, which is emptied when memory changes, when code may have changed (a `fence.i` of any hart) and when a page may
+//! have lost its permission to be executed. A miss goes to the map of all blocks, and from there to the decoder. After a `fence.i` a
 //! block is used again if the bytes that it was decoded from are still there.
 //!
 //! Everything is thrown away when there are too many, so that a guest cannot make its hart as large as it likes.
@@ -254,7 +254,7 @@ const fn key(pc: u64, capability_mode: bool) -> u64 {
 fn fetch(state: &State, address: u64, bytes: &mut [u8]) -> Result<(u64, usize), NoBlock> {
     let fault = |cause| NoBlock::Fault { cause, address };
     let region = state
-        .code_region(address)
+        .region(address)
         .ok_or_else(|| fault(cause::FETCH_ACCESS))?;
     debug_assert!(region.begin().is_multiple_of(PAGE_SIZE));
     match region.fetch(address, bytes) {

@@ -248,9 +248,10 @@ impl Hart {
         self.state.control.time = time;
     }
 
-    /// Forgets decoded instructions whose code has changed, as `fence.i` does: for whoever writes code from outside.
+    /// Forgets decoded instructions whose code has changed, on all harts of this memory, as `fence.i` does: for whoever writes code from
+    /// outside.
     pub fn forget_code(&mut self) {
-        self.blocks.invalidate();
+        self.state.memory.check_code();
     }
 
     /// Runs up to `max_instructions`; entering a trap counts as one.
@@ -297,7 +298,7 @@ impl Hart {
                 state.pc = pc.wrapping_add(bytes);
                 state.retired = state.retired.wrapping_add(ops.len() as u64);
                 left -= ops.len() as u64;
-            } else if let Some(exit) = leave(state, blocks, flow, &mut left) {
+            } else if let Some(exit) = leave(state, flow, &mut left) {
                 return exit;
             }
         }
@@ -313,7 +314,9 @@ fn attend(state: &mut State, blocks: &mut Blocks, word: u32, left: &mut u64) -> 
     }
     state.attention.checking();
     state.enter_memory();
-    if word & attention::MEMORY != 0 {
+    if word & attention::CODE != 0 {
+        blocks.invalidate();
+    } else if word & attention::MEMORY != 0 {
         blocks.forget_recent();
     }
     interrupt(state, left);
@@ -333,7 +336,7 @@ fn interrupt(state: &mut State, left: &mut u64) {
 
 /// Ends a block that was left in an unusual way.
 #[inline(never)]
-fn leave(state: &mut State, blocks: &mut Blocks, flow: Flow, left: &mut u64) -> Option<Exit> {
+fn leave(state: &mut State, flow: Flow, left: &mut u64) -> Option<Exit> {
     if flow == Flow::Trap {
         state.pc = state.block.wrapping_add(state.raised.offset);
         state.retired = state.retired.wrapping_add(state.raised.index);
@@ -343,10 +346,6 @@ fn leave(state: &mut State, blocks: &mut Blocks, flow: Flow, left: &mut u64) -> 
     state.pc = state.target;
     state.retired = state.retired.wrapping_add(state.executed);
     *left -= state.executed;
-    if state.stale {
-        state.stale = false;
-        blocks.invalidate();
-    }
     if flow == Flow::Wait && !state.is_awake() {
         return Some(Exit::WaitForInterrupt);
     }

@@ -14,7 +14,7 @@ pub(crate) enum Flow {
     End,
     /// One of them jumped; [`State`] knows where to, and how many were executed.
     Jump,
-    /// As `Jump`; and what decides about interrupts may have changed, or code, or the map of memory.
+    /// As `Jump`, and what decides about interrupts may have changed.
     Synchronize,
     /// One of them trapped; [`State`] knows which and why.
     Trap,

@@ -75,8 +75,6 @@ pub(crate) struct State {
     pub(crate) retired: u64,
     pub(crate) raised: Raised,
     pub(crate) reservation: Option<Reservation>,
-    /// Decoded instructions may be out of date.
-    pub(crate) stale: bool,
 
     pub(crate) memory: Arc<Memory>,
     map: Arc<Map>,
@@ -121,7 +119,6 @@ impl State {
             retired: 0,
             raised: Raised::default(),
             reservation: None,
-            stale: false,
             map: memory.map(),
             presence: memory.join(Arc::clone(&attention)),
             generation: 0,
@@ -402,8 +399,8 @@ impl State {
             (Fault::Access, true) => cause::STORE_ACCESS,
             (Fault::Page, false) => cause::LOAD_PAGE,
             (Fault::Page, true) => cause::STORE_PAGE,
-            (Fault::Capability, false) => cause::LOAD_CAPABILITY_PAGE,
-            (Fault::Capability, true) => cause::STORE_CAPABILITY_PAGE,
+            (Fault::Capability | Fault::Promote, false) => cause::LOAD_CAPABILITY_PAGE,
+            (Fault::Capability | Fault::Promote, true) => cause::STORE_CAPABILITY_PAGE,
         };
         let _ = self.raise(op, cause, address, address);
         Trapped
@@ -452,26 +449,42 @@ impl State {
         op: &Op,
         address: u64,
         store: bool,
-        run: impl FnOnce(&memory::Region) -> Result<R, Fault>,
+        run: impl Fn(&memory::Region) -> Result<R, Fault>,
     ) -> Result<R, Trapped> {
-        let result = match self.window.region_of(address) {
-            Some(region) => run(region),
-            None => {
-                let map = Arc::clone(&self.map);
-                match memory::lookup(&map, address).map(|slot| &slot.target) {
-                    Some(Target::Region(region)) => {
-                        self.remember(region);
-                        run(region)
+        loop {
+            let result = match self.window.region_of(address) {
+                Some(region) => run(region),
+                None => {
+                    let map = Arc::clone(&self.map);
+                    match memory::lookup(&map, address).map(|slot| &slot.target) {
+                        Some(Target::Region(region)) => {
+                            self.remember(region);
+                            run(region)
+                        }
+                        _ => Err(Fault::Access),
                     }
-                    _ => Err(Fault::Access),
                 }
+            };
+            match result {
+                Ok(value) => return Ok(value),
+                Err(Fault::Promote) => self.promote(address),
+                Err(fault) => return Err(self.fault(op, fault, address, store)),
             }
-        };
-        result.map_err(|fault| self.fault(op, fault, address, store))
+        }
     }
 
-    /// The region that instructions at an absolute address are fetched from.
-    pub(crate) fn code_region(&self, address: u64) -> Option<&Arc<memory::Region>> {
+    /// Settles a page. The hart counts as not running meanwhile, so that it does not wait for itself.
+    #[cold]
+    fn promote(&mut self, address: u64) {
+        if let Some(region) = self.region(address).cloned() {
+            self.presence.leave();
+            region.promote(address);
+            self.enter_memory();
+        }
+    }
+
+    /// The region of an absolute address.
+    pub(crate) fn region(&self, address: u64) -> Option<&Arc<memory::Region>> {
         match &memory::lookup(&self.map, address)?.target {
             Target::Region(region) => Some(region),
             Target::Device(_) => None,

@@ -126,6 +126,39 @@ fn counters_lose_nothing() {
 }
 
 #[test]
+fn exchanges_of_granules_and_of_words_lose_nothing() {
+    // One hart counts in the high half, another exchanges the whole granule to count in the low half.
+    const ROUNDS: u64 = 30_000;
+    let words = [
+        addi(12, 0, 1),
+        amo(ADD, 3, 0, 11, 12),
+        addi(10, 10, -1),
+        bne(10, 0, -8),
+        EBREAK,
+    ];
+    let granules = [
+        amo(LR, 4, 12, 11, 0),
+        i(0x5b, 1, 12, 12, 1),
+        amo(SC, 4, 13, 11, 12),
+        bne(13, 0, -12),
+        addi(10, 10, -1),
+        bne(10, 0, -20),
+        EBREAK,
+    ];
+    for counter in [DATA, PLAIN] {
+        let shared = Shared::new();
+        let mut one = shared.hart(BASE, &words, &[(10, ROUNDS), (11, counter + 8)]);
+        let mut other = shared.hart(BASE + 0x100, &granules, &[(10, ROUNDS), (11, counter)]);
+        thread::scope(|scope| {
+            scope.spawn(|| finish(&mut one));
+            scope.spawn(|| finish(&mut other));
+        });
+        assert_eq!(shared.word(counter), ROUNDS);
+        assert_eq!(shared.word(counter + 8), ROUNDS);
+    }
+}
+
+#[test]
 fn harts_and_the_host_count_together() {
     const ROUNDS: u64 = 50_000;
     let shared = Shared::new();
@@ -414,5 +447,38 @@ fn a_hart_that_runs_for_ever_is_reached() {
         );
         attention.clear();
         assert_eq!(hart.run(1000), Exit::Limit);
+    }
+}
+
+#[test]
+fn code_that_one_hart_writes_runs_on_the_others_after_its_fence_i() {
+    // The writer replaces an instruction and says so in x12's word; the reader calls it when it sees that.
+    let shared = Shared::new();
+    let function = BASE + 0x200;
+    write(&shared.region, function, &[addi(10, 0, 1), jalr(0, 1, 0)]);
+    let writer = [sw(13, 11, 0), FENCE_I, FENCE, sw(14, 12, 0), EBREAK];
+    let reader = [lw(15, 12, 0), bne(15, 14, -4), jal(1, 0x1f8), EBREAK];
+    for value in 2..50 {
+        let registers = |code| {
+            [
+                (11, function),
+                (12, PLAIN),
+                (13, u64::from(addi(10, 0, value))),
+                (14, value as u64),
+                (1, code),
+            ]
+        };
+        let mut one = shared.hart(BASE + 0x100, &writer, &registers(0));
+        let mut other = shared.hart(BASE, &reader, &registers(0));
+        // The reader has decoded what was there before.
+        other.set_pcc(&Capability::root().with_address(BASE + 8));
+        finish(&mut other);
+        assert_eq!(other.x(10), value as u64 - 1);
+        other.set_pcc(&Capability::root().with_address(BASE));
+        thread::scope(|scope| {
+            scope.spawn(|| finish(&mut other));
+            scope.spawn(|| finish(&mut one));
+        });
+        assert_eq!(other.x(10), value as u64);
     }
 }

@@ -1280,7 +1280,6 @@ fn accesses_through_a_capability_need_its_authority() {
                         "{authority:?}"
                     );
                 }
-                drop(attempt);
                 if is_store {
                     let mut bytes = [0; 8];
                     machine.region.read(DATA + 0x100, &mut bytes).unwrap();

@@ -36,9 +36,10 @@ pub(crate) fn light_fence(state: &mut State, _op: &Op, rest: &[Op]) -> Flow {
     next(state, rest)
 }
 
+/// Concerns all harts, as a kernel that has no other way to reach them wants it.
 pub(crate) fn fence_i(state: &mut State, op: &Op, _rest: &[Op]) -> Flow {
-    state.stale = true;
-    state.end(op, Flow::Synchronize)
+    state.memory.check_code();
+    state.end(op, Flow::Jump)
 }
 
 fn xret(state: &mut State, op: &Op, machine: bool) -> Flow {

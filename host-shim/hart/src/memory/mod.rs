@@ -4,10 +4,18 @@
 //! There is no paging: addresses are what the capabilities say. A region's pages have flags all the same, so that whoever owns the
 //! memory can take permissions away from everybody.
 
+#[allow(
+    unsafe_code,
+    reason = "memory that guests and the host share is not a Rust object"
+)]
 mod host;
 mod presence;
 mod region;
 mod tags;
+#[allow(
+    unsafe_code,
+    reason = "an access of a guest's has to be a handful of instructions"
+)]
 mod window;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -34,7 +42,8 @@ bitflags::bitflags! {
         const WRITE = 1 << 1;
         /// Fetches.
         const EXECUTE = 1 << 2;
-        /// Its granules can hold tags. Without it, a tagged capability cannot be stored (cause 0x1b), and stores are faster.
+        /// Its granules can hold tags. Without it, a tagged capability cannot be stored (cause 0x1b). Stores to a page are slower once it has
+        /// held a tag.
         const CAPABILITIES = 1 << 3;
     }
 }
@@ -222,6 +231,11 @@ impl Memory {
     /// What is where now.
     pub(crate) fn map(&self) -> Arc<Map> {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes all harts look whether code has changed.
+    pub(crate) fn check_code(&self) {
+        self.generations.check_code();
     }
 
     /// Another hart, which is told through its attention when it has to look again.

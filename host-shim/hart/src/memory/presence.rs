@@ -4,7 +4,7 @@
 //! Everything that takes something away from running harts (a region, a flag) does so in three steps: change the state, advance the
 //! generation, wait until every hart has seen the new generation or is not running. A hart looks at the generation between blocks of
 //! instructions, where it holds no result of an earlier look at memory; its [`Attention`] tells it to. Harts count as not running while they are in a
-//! device, so that a device may change memory too.
+//! device, so that a device may change memory too, and while they wait themselves.
 //!
 //! Lock order: `harts` is held only while the list is copied.
 
@@ -66,6 +66,13 @@ impl Generations {
                     thread::yield_now();
                 }
             }
+        }
+    }
+
+    /// Makes all harts look whether code has changed.
+    pub(super) fn check_code(&self) {
+        for member in self.members() {
+            member.attention.check_code();
         }
     }
 

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A range of guest addresses over host memory, with flags for each page and tags.
 //!
-//! States of a page, as far as tags go:
+//! States of a page, whatever its flags are:
 //!
-//! 1. ordinary: no tags; stores take no lock.
-//! 2. careful: no tags yet, but stores take the lock of their granule already. Only while [`Region::protect`] adds
-//!    [`PageFlags::CAPABILITIES`]: it waits for every hart to leave the first state before any of them can reach the third.
-//! 3. with capabilities.
+//! 1. ordinary: it has never had a tag, and stores take no lock.
+//! 2. careful: stores take the lock of their granule.
+//! 3. settled: careful, and nobody is still storing without a lock. With [`PageFlags::CAPABILITIES`] there may be tags.
 //!
-//! Lock order: `changing` (written by `protect`, read by everything that is not a hart), then what the memory holds, then a stripe of
-//! the tags. Harts take no `changing`: `protect` waits for them instead.
+//! A page is settled before its first tag, and before the first exchange of a whole granule: [`Region::promote`] makes it careful, waits
+//! for every hart, and makes it settled. It stays so. When [`Region::protect`] takes [`PageFlags::CAPABILITIES`] away it waits
+//! for every hart, too, before it clears the tags.
+//!
+//! Lock order: `changing` (written by `protect` and `promote`, read by everything that is not a hart), then what the memory holds, then a
+//! stripe of the tags. Harts take no `changing`: whoever writes it waits for them instead, and a hart that promotes a page counts as
+//! not running meanwhile.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -22,8 +26,10 @@ use super::{MemoryError, PAGE_SIZE, PageFlags};
 use crate::Capability;
 use crate::capability::CAPABILITY_SIZE;
 
-/// Internal page flag: stores take locks. Set on every page with [`PageFlags::CAPABILITIES`].
+/// Internal page flag: the page is careful.
 pub(super) const CAREFUL: u8 = 1 << 7;
+/// Internal page flag: the page is settled.
+const SETTLED: u8 = 1 << 6;
 
 /// Why a hart's access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub(crate) enum Fault {
     Page,
     /// The page lacks [`PageFlags::CAPABILITIES`].
     Capability,
+    /// The page has to be promoted first.
+    Promote,
 }
 
 /// A range of guest addresses backed by host memory.
@@ -55,14 +63,6 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn encode(flags: PageFlags) -> u8 {
-    if flags.contains(PageFlags::CAPABILITIES) {
-        flags.bits() | CAREFUL
-    } else {
-        flags.bits()
-    }
-}
-
 impl Region {
     fn check_range(begin: u64, length: u64) -> Result<usize, MemoryError> {
         let whole = begin.is_multiple_of(PAGE_SIZE)
@@ -81,7 +81,7 @@ impl Region {
             begin,
             length,
             host,
-            flags: (0..pages).map(|_| AtomicU8::new(encode(flags))).collect(),
+            flags: (0..pages).map(|_| AtomicU8::new(flags.bits())).collect(),
             tags: Tags::new(pages),
             changing: RwLock::new(()),
             users: Mutex::default(),
@@ -103,6 +103,7 @@ impl Region {
     /// stay.
     ///
     /// [`Memory`]: super::Memory
+    #[allow(unsafe_code, reason = "the caller vouches for the memory")]
     pub unsafe fn from_host(
         begin: u64,
         length: u64,
@@ -203,29 +204,39 @@ impl Region {
             .changing
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let has_tags = PageFlags::CAPABILITIES.bits();
-        let add = flags.contains(PageFlags::CAPABILITIES);
-        let mut entering = false;
         let mut leaving = false;
         for page in pages {
             let old = page.load(Ordering::Relaxed);
-            entering |= add && old & has_tags == 0;
-            leaving |= !add && old & has_tags != 0;
-        }
-        if entering {
-            for page in pages {
-                page.fetch_or(CAREFUL, Ordering::Relaxed);
-            }
-            self.wait_for_harts();
-        }
-        for page in pages {
-            page.store(encode(flags), Ordering::Relaxed);
+            page.store(flags.bits() | old & (CAREFUL | SETTLED), Ordering::Relaxed);
+            let old = PageFlags::from_bits_truncate(old);
+            leaving |= (old - flags).contains(PageFlags::CAPABILITIES);
         }
         self.wait_for_harts();
         if leaving {
             self.tags.clear_range(offset, length);
         }
         Ok(())
+    }
+
+    /// Settles the page of an address. The calling thread is no hart's, or its hart counts as not running.
+    pub(crate) fn promote(&self, address: u64) {
+        let Ok(offset) = self.offset(address, 1) else {
+            return;
+        };
+        if self.page(offset) & SETTLED != 0 {
+            return;
+        }
+        let _changing = self
+            .changing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.page(offset) & SETTLED == 0
+            && let Some(page) = self.flags.get((offset / PAGE_SIZE) as usize)
+        {
+            page.fetch_or(CAREFUL, Ordering::Relaxed);
+            self.wait_for_harts();
+            page.fetch_or(SETTLED, Ordering::Release);
+        }
     }
 
     fn offset(&self, address: u64, length: u64) -> Result<u64, MemoryError> {
@@ -359,6 +370,11 @@ impl Region {
         capability: &Capability,
     ) -> Result<(), MemoryError> {
         let offset = self.granule(address)?;
+        if capability.tag() {
+            self.check_pages(offset, CAPABILITY_SIZE, PageFlags::CAPABILITIES)?;
+            // It stays settled, so that this holds below.
+            self.promote(address);
+        }
         let _changing = self.changing.read().unwrap_or_else(PoisonError::into_inner);
         if capability.tag() {
             self.check_pages(offset, CAPABILITY_SIZE, PageFlags::CAPABILITIES)?;
@@ -507,24 +523,33 @@ impl Region {
         }
     }
 
-    /// The offset of an aligned granule whose page allows the access, and holding a tag if `tag`.
-    fn access_pair(&self, address: u64, needs: PageFlags, tag: bool) -> Result<u64, Fault> {
+    /// The offset of an aligned granule whose page allows the access, and holding a tag if `tag`. The page is settled if it has to be.
+    fn access_pair(
+        &self,
+        address: u64,
+        needs: PageFlags,
+        tag: bool,
+        exchange: bool,
+    ) -> Result<u64, Fault> {
         let offset = self.access(address, CAPABILITY_SIZE, needs)?;
         if tag && !self.can_hold_tags(offset) {
             return Err(Fault::Capability);
+        }
+        if (tag || exchange) && self.page(offset) & SETTLED == 0 {
+            return Err(Fault::Promote);
         }
         Ok(offset)
     }
 
     /// Loads an aligned granule; its tag is clear on pages without [`PageFlags::CAPABILITIES`].
     pub(crate) fn load_pair(&self, address: u64) -> Result<(u128, bool), Fault> {
-        let offset = self.access_pair(address, PageFlags::READ, false)?;
+        let offset = self.access_pair(address, PageFlags::READ, false, false)?;
         Ok(self.pair(offset))
     }
 
     /// Stores an aligned granule.
     pub(crate) fn store_pair(&self, address: u64, bits: u128, tag: bool) -> Result<(), Fault> {
-        let offset = self.access_pair(address, PageFlags::WRITE, tag)?;
+        let offset = self.access_pair(address, PageFlags::WRITE, tag, false)?;
         self.set_pair(offset, bits, tag);
         Ok(())
     }
@@ -556,7 +581,7 @@ impl Region {
         bits: u128,
         tag: bool,
     ) -> Result<(u128, bool), Fault> {
-        let offset = self.access_pair(address, PageFlags::READ | PageFlags::WRITE, tag)?;
+        let offset = self.access_pair(address, PageFlags::READ | PageFlags::WRITE, tag, true)?;
         Ok(self.replace_pair(offset, |_| Some((bits, tag))))
     }
 
@@ -567,7 +592,7 @@ impl Region {
         old: (u128, bool),
         new: (u128, bool),
     ) -> Result<bool, Fault> {
-        let offset = self.access_pair(address, PageFlags::WRITE, new.1)?;
+        let offset = self.access_pair(address, PageFlags::WRITE, new.1, true)?;
         let found = self.replace_pair(offset, |found| (found == old).then_some(new));
         Ok(found == old)
     }

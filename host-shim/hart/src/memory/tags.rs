@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tags, and the locks that keep a tag together with its 16 bytes.
 //!
-//! A granule of a page with [`CAPABILITIES`](super::PageFlags::CAPABILITIES) is written only under the lock of its stripe, which
-//! covers its tag and its bytes. So nobody can come by the tag of one write with the bytes of another. Pages
-//! without the flag have no tags, and no lock.
+//! A granule of a careful page (see [`super::region`]) is written only under the lock of its stripe, which covers its tag and its bytes.
+//! So nobody can come by the tag of one write with the bytes of another. Other pages have no tags, and no lock.
 //!
 //! Lock order: a stripe's lock is the last, and nobody holds two.
 
