@@ -128,7 +128,8 @@ fn counters_lose_nothing() {
 #[test]
 fn exchanges_of_granules_and_of_words_lose_nothing() {
     // One hart counts in the high half, another exchanges the whole granule to count in the low half.
-    const ROUNDS: u64 = 30_000;
+    const WORDS: u64 = 1_000_000;
+    const GRANULES: u64 = 200_000;
     let words = [
         addi(12, 0, 1),
         amo(ADD, 3, 0, 11, 12),
@@ -147,14 +148,14 @@ fn exchanges_of_granules_and_of_words_lose_nothing() {
     ];
     for counter in [DATA, PLAIN] {
         let shared = Shared::new();
-        let mut one = shared.hart(BASE, &words, &[(10, ROUNDS), (11, counter + 8)]);
-        let mut other = shared.hart(BASE + 0x100, &granules, &[(10, ROUNDS), (11, counter)]);
+        let mut one = shared.hart(BASE, &words, &[(10, WORDS), (11, counter + 8)]);
+        let mut other = shared.hart(BASE + 0x100, &granules, &[(10, GRANULES), (11, counter)]);
         thread::scope(|scope| {
             scope.spawn(|| finish(&mut one));
             scope.spawn(|| finish(&mut other));
         });
-        assert_eq!(shared.word(counter), ROUNDS);
-        assert_eq!(shared.word(counter + 8), ROUNDS);
+        assert_eq!(shared.word(counter), GRANULES);
+        assert_eq!(shared.word(counter + 8), WORDS);
     }
 }
 
