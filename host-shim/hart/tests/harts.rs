@@ -128,8 +128,8 @@ fn counters_lose_nothing() {
 #[test]
 fn exchanges_of_granules_and_of_words_lose_nothing() {
     // One hart counts in the high half, another exchanges the whole granule to count in the low half.
-    const WORDS: u64 = 1_000_000;
-    const GRANULES: u64 = 200_000;
+    const WORDS: u64 = 8_000_000;
+    const GRANULES: u64 = 1_600_000;
     let words = [
         addi(12, 0, 1),
         amo(ADD, 3, 0, 11, 12),
