@@ -21,8 +21,10 @@ const HARTS: u64 = 3;
 const SLICE: u64 = 5_000;
 /// Slices after which a program that should have ended counts as hung.
 const SLICES: u64 = 2_000_000;
-/// How long harts try to forge.
+/// How long harts try to forge; longer if no tag has been seen by then.
 const ATTEMPT: Duration = Duration::from_millis(400);
+/// How long it takes at most until one has been seen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Shared {
     memory: Arc<Memory>,
@@ -336,9 +338,12 @@ fn forged(
                 meanwhile(&shared.region);
             }
         });
-        let end = Instant::now() + ATTEMPT;
+        let begin = Instant::now();
         let mut result = None;
-        while Instant::now() < end && result.is_none() {
+        while result.is_none()
+            && (begin.elapsed() < ATTEMPT || observing.x(9) == 0)
+            && begin.elapsed() < PATIENCE
+        {
             match observing.run(100 * SLICE) {
                 Exit::Limit => {}
                 Exit::Trap(trap) if trap.cause == 3 => result = Some(observing.capability(12)),
