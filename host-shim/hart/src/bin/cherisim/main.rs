@@ -8,6 +8,14 @@
 //! | `trace` | a line for each instruction |
 //! | `cause` | what traps are called |
 //! | `debugger`, `target_description` | gdb's remote protocol |
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        reason = "a test fails by panicking"
+    )
+)]
 
 mod cause;
 mod command_line;
