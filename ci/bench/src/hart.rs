@@ -35,12 +35,10 @@ fn start(environment: &Environment) -> Result<f64, BenchError> {
 /// Measures instructions in a second in both generations of the ISA, and the way to `main`.
 pub fn measure(session: &Session) -> Result<Group, BenchError> {
     let mips = passed("CAPSTREAM_MIPS")?;
-    let simulated = Environment {
-        platform: PLATFORM.to_owned(),
-        runtime: passed("CAPSTREAM_RISCV64_RUNTIME")?,
-        images: passed("CAPSTREAM_RISCV64_IMAGES")?,
-        ..session.environment.clone()
-    };
+    let mut simulated = session.environment.clone();
+    simulated.platform = PLATFORM.to_owned();
+    simulated.runtime = passed("CAPSTREAM_RISCV64_RUNTIME")?;
+    simulated.images = passed("CAPSTREAM_RISCV64_IMAGES")?;
     let (mut v8, mut v9) = (Samples::new(), Samples::new());
     let (mut on_hart, mut native) = (Samples::new(), Samples::new());
     for run in 0..session.runs {

@@ -29,6 +29,10 @@ pub struct Receiver {
 
 /// What a portal did wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each cVM, and a signal handler or a hostcall that makes it may not allocate"
+)]
 pub enum PortalFailed {
     /// It did something that was refused.
     Faulted(FaultReport),

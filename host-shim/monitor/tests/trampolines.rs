@@ -200,7 +200,7 @@ fn a_fault_in_a_copy_is_an_error_that_counts_what_is_missing() {
                 &wide.with_address(source + 5),
                 2 * PAGE - 5,
             );
-            assert!(rest >= PAGE && rest <= PAGE + 32, "{isa:?} {rest}");
+            assert!((PAGE..=PAGE + 32).contains(&rest), "{isa:?} {rest}");
         }
         // No authority at all.
         let none = wide.clear_tag();

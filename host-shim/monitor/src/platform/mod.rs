@@ -474,6 +474,10 @@ impl fmt::Display for FaultReport {
 
 /// How a vCPU ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each cVM, and a signal handler or a hostcall that makes it may not allocate"
+)]
 pub enum Ended {
     /// By [`Processor::power_off`].
     PoweredOff,

@@ -100,6 +100,10 @@ pub enum Mode {
 
 /// Why the cVM is left.
 #[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each cVM, and a signal handler or a hostcall that makes it may not allocate"
+)]
 pub enum Leaving {
     /// Somebody demanded it, unless another reason was given.
     Killed,

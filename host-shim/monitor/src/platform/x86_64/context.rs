@@ -57,6 +57,10 @@ pub const TIMERS: usize = 4;
 
 /// Why the thread came back from `enter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each cVM, and a signal handler or a hostcall that makes it may not allocate"
+)]
 pub enum Leaving {
     /// Because of [`ATTENTION_KILL`] by another thread; it says so unless another reason was given.
     Killed,
