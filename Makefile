@@ -7,7 +7,10 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 # What cVMs run on, and the LLVM that builds for it; ci/environment says what the values mean.
 TARGET ?= x86_64
 TARGETS := x86_64 cheri-riscv64
-export TARGET CHERI_SDK
+export TARGET
+ifneq ($(CHERI_SDK),)
+export CHERI_SDK
+endif
 # make says what there is; make TARGET=... builds it.
 .DEFAULT_GOAL := $(if $(filter command line,$(origin TARGET)),build,help)
 

@@ -51,7 +51,7 @@ fn main() {
 
 fn compile(folder: &std::path::Path) -> Vec<u8> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mips.c");
-    let tool = |plain: &str| match std::env::var_os("CHERI_SDK") {
+    let tool = |plain: &str| match std::env::var_os("CHERI_SDK").filter(|sdk| !sdk.is_empty()) {
         Some(sdk) => std::path::Path::new(&sdk).join("bin").join(plain),
         None => format!("{plain}-22").into(),
     };

@@ -296,7 +296,7 @@ impl Write for Output {
 
 /// The name of a tool: that of the SDK if there is one.
 fn tool(of_sdk: &str, plain: &str) -> OsString {
-    match std::env::var_os("CHERI_SDK") {
+    match std::env::var_os("CHERI_SDK").filter(|sdk| !sdk.is_empty()) {
         Some(sdk) => Path::new(&sdk).join("bin").join(of_sdk).into(),
         None => plain.into(),
     }

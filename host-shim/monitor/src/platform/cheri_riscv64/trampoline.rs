@@ -89,9 +89,9 @@ impl Labels {
         })
     }
 
-    /// Whether the monitor's code is at this address.
+    /// Whether the monitor's code is at this address, or one of its own functions is about to be called or to return.
     pub fn contain(&self, pc: u64) -> bool {
-        (CODE..self.end).contains(&pc)
+        (CODE..self.end).contains(&pc) || NATIVE_WINDOW.contains(&pc)
     }
 
     /// Whether one of the copy routines is at this address.
