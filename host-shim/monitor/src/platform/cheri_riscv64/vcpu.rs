@@ -315,8 +315,17 @@ impl Running<'_> {
         self.mode.set(Mode::Guest);
         self.run_until_return();
         self.mode.set(Mode::Host);
-        self.call(&mut self.hart.borrow_mut(), self.labels.leave);
-        self.run_until_return();
+        if self.was_entered() {
+            self.call(&mut self.hart.borrow_mut(), self.labels.leave);
+            self.run_until_return();
+        }
+    }
+
+    /// Whether there is something to leave: a cVM may be killed before its first instruction, and before that of the trampolines.
+    fn was_entered(&self) -> bool {
+        let mut word = [0; 8];
+        let place = self.context.address() + ctx::ENTER_STACK;
+        self.context.region().read(place, &mut word).is_ok() && word != [0; 8]
     }
 
     /// Prepares the call of one of the monitor's functions, with the context as its first argument.
@@ -384,7 +393,7 @@ impl Running<'_> {
     /// Looks at what others want, and at interrupts.
     fn look(&self) -> Stop {
         let pc = self.hart.borrow().pcc().address();
-        let crossing = self.labels.contain(pc);
+        let crossing = self.labels.contain(pc) && self.is_monitor();
         self.look_again.set(crossing);
         match self.mode.get() {
             Mode::Host => {}
@@ -599,7 +608,7 @@ impl Running<'_> {
     /// The hart has refused an instruction, or was asked for something by `ecall`.
     fn trap(&self, trap: &Trap) {
         let pc = trap.pcc.address();
-        if self.labels.contain(pc) {
+        if self.is_monitor() {
             if self.labels.in_copy(pc) && trap.cause != cause::USER_ECALL {
                 let mut hart = self.hart.borrow_mut();
                 return self.go_to_monitor(&mut hart, self.labels.copy_fault);
@@ -634,7 +643,12 @@ impl Running<'_> {
     /// Whoever runs has done something that is refused: leaves the cVM, or the portal.
     fn refuse(&self, trap: &Trap) {
         let report = report(&self.hart.borrow(), trap);
-        if self.line.in_portal_of().is_some() {
+        if self.mode.get() == Mode::Host {
+            // In a function that the monitor has called itself: it is broken, and ends here.
+            tracing::error!(%report, "the trampolines did something that is refused; this is a bug of the monitor, please report it");
+            self.leave(Leaving::Faulted(report));
+            self.go_to_monitor(&mut self.hart.borrow_mut(), NATIVE_RETURN);
+        } else if self.line.in_portal_of().is_some() {
             self.portal_fault.set(Some(report));
             self.abandon_portal();
         } else {
