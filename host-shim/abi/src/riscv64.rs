@@ -3,7 +3,7 @@
 //!
 //! A crossing loads a pair of sealed capabilities, code and data, from a **capability store** and invokes it (`cinvoke`). Every stack that
 //! code of a cVM can call the monitor on has a store: the vCPU's is at [`vcpu::VcpuPage::gate`], that of a portal in its stack, [`STORE_OFFSET`]
-//! bytes above the stack's lowest address. The cVM can only read them.
+//! bytes above the stack's lowest address. A cVM that writes to one clears tags, and has no way out by it any more.
 //!
 //! The image has three entries at fixed places from the ELF entry: the entry itself, the return point, where a hostcall comes back, and the portal
 //! return point, where a portal returns to and which calls the monitor.

@@ -1,34 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Traps as signals and as reports.
 
+use capstream_hart::trap::cause;
 use capstream_hart::{Capability, Hart, Trap};
 
 use super::compartment::to_model;
 use crate::platform::{CapabilityFault, FaultReport, REGISTERS, Registers};
-
-/// Exception codes of the privileged architecture, and that of CHERI.
-pub mod cause {
-    /// Instruction address misaligned.
-    pub const FETCH_MISALIGNED: u64 = 0;
-    /// Instruction access fault.
-    pub const FETCH_ACCESS: u64 = 1;
-    /// Illegal instruction.
-    pub const ILLEGAL_INSTRUCTION: u64 = 2;
-    /// Breakpoint.
-    pub const BREAKPOINT: u64 = 3;
-    /// Load address misaligned.
-    pub const LOAD_MISALIGNED: u64 = 4;
-    /// Load access fault.
-    pub const LOAD_ACCESS: u64 = 5;
-    /// Store or atomic address misaligned.
-    pub const STORE_MISALIGNED: u64 = 6;
-    /// Store or atomic access fault.
-    pub const STORE_ACCESS: u64 = 7;
-    /// Environment call from user mode.
-    pub const USER_ECALL: u64 = 8;
-    /// A capability did not allow it.
-    pub const CHERI: u64 = 28;
-}
 
 /// The cause of a CHERI exception: an access outside of bounds.
 const LENGTH: u64 = 1;
@@ -68,7 +45,7 @@ pub fn signal(trap: &Trap) -> (i32, i32) {
             (libc::SIGSEGV, SEGV_MAPERR)
         }
         cause::CHERI if trap.tval & 0x1f == LENGTH => (libc::SIGSEGV, SEGV_MAPERR),
-        cause::USER_ECALL => (libc::SIGSYS, 0),
+        cause::ECALL_USER => (libc::SIGSYS, 0),
         _ => (libc::SIGSEGV, SEGV_ACCERR),
     }
 }

@@ -31,6 +31,7 @@ use capstream_abi::riscv64::{
     VcpuPage, store,
 };
 use capstream_abi::{GuestEntries, Layout, TrapKind, irq};
+use capstream_hart::trap::cause;
 use capstream_hart::{
     Capability, Config, Exit, Hart, Isa, MemoryError, PageFlags, Privilege, Region, Trap, Traps,
 };
@@ -38,7 +39,7 @@ use capstream_hart::{
 use super::compartment::Compartment;
 use super::context_layout as ctx;
 use super::line::Line;
-use super::report::{cause, registers, report, signal};
+use super::report::{registers, report, signal};
 use super::timers::Timers;
 use super::trampoline::{
     ContextMemory, Labels, Machine, NATIVE_HOSTCALL, NATIVE_RETURN, NATIVE_WINDOW, memory_error,
@@ -609,7 +610,7 @@ impl Running<'_> {
     fn trap(&self, trap: &Trap) {
         let pc = trap.pcc.address();
         if self.is_monitor() {
-            if self.labels.in_copy(pc) && trap.cause != cause::USER_ECALL {
+            if self.labels.in_copy(pc) && trap.cause != cause::ECALL_USER {
                 let mut hart = self.hart.borrow_mut();
                 return self.go_to_monitor(&mut hart, self.labels.copy_fault);
             }
@@ -622,9 +623,9 @@ impl Running<'_> {
             return self.refuse(trap);
         };
         match (self.in_program.get(), trap.cause) {
-            (false, cause::USER_ECALL) => self.resume(trap, &entries),
+            (false, cause::ECALL_USER) => self.resume(trap, &entries),
             (false, _) => self.kernel_fault(trap, &entries),
-            (true, cause::USER_ECALL) => self.trap_to_kernel(&entries, TrapKind::Syscall, None),
+            (true, cause::ECALL_USER) => self.trap_to_kernel(&entries, TrapKind::Syscall, None),
             (true, _) => self.trap_to_kernel(&entries, TrapKind::Exception, Some(trap)),
         }
     }
