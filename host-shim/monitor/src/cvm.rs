@@ -20,17 +20,17 @@ use std::time::Instant;
 
 use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
 use capstream_abi::{Layout, irq};
-use capstream_capability::{CapabilityError, RegistryError};
+use capstream_capability::{Capability, CapabilityError, RegistryError};
 use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
 
 use crate::boot::{Boot, BootError};
 use crate::console::{Console, ConsoleInput, ConsoleWriter};
-use crate::exchange::Exchange;
+use crate::exchange::{CvmTable, Exchange};
 use crate::exit_code::Outcome;
 use crate::hostcall::{CvmCalls, Parts};
 use crate::image::{Image, ImageError};
 use crate::kernel_log::KernelLog;
-use crate::platform::{Ended, Placement, Platform, PlatformError, Vcpu};
+use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Vcpu};
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
 use crate::sealed_set::{SealedSet, authority, object_type, sealed_set};
@@ -187,12 +187,8 @@ pub fn start<E: Send + 'static>(
     tell: fn(EndOfCvm) -> E,
 ) -> Result<Cvm, CvmError> {
     let Environment {
-        platform,
-        exchange,
-        console,
-        ..
+        platform, exchange, ..
     } = environment;
-    let timings = Arc::new(Timings::new(environment.start));
     let least = overhead(image) + MIN_RAM;
     let size = match spec.size {
         Some(size) => size,
@@ -220,6 +216,50 @@ pub fn start<E: Send + 'static>(
 
     image.load(&*space)?;
     let table = exchange.register()?;
+    let place = Place {
+        space,
+        layout,
+        authority,
+        table: Arc::clone(&table),
+    };
+    assemble(index, spec, image, environment, place, (events, tell)).inspect_err(|_| {
+        // Nothing was published, so nobody can be inside.
+        if let Err(error) = exchange.unregister(&table) {
+            tracing::error!(cvm = spec.name, %error, "its number stays taken");
+        }
+    })
+}
+
+/// Where a cVM is to be.
+struct Place {
+    space: Arc<dyn AddressSpace>,
+    layout: Layout,
+    authority: Capability,
+    table: Arc<CvmTable>,
+}
+
+/// Fills the place of a cVM and starts its thread.
+fn assemble<E: Send + 'static>(
+    index: usize,
+    spec: &CvmSpec,
+    image: &Image,
+    environment: &Environment,
+    place: Place,
+    (events, tell): (Sender<E>, fn(EndOfCvm) -> E),
+) -> Result<Cvm, CvmError> {
+    let Environment {
+        platform,
+        exchange,
+        console,
+        ..
+    } = environment;
+    let Place {
+        space,
+        layout,
+        authority,
+        table,
+    } = place;
+    let timings = Arc::new(Timings::new(environment.start));
     let set = sealed_set(&authority, object_type(table.owner()), spec.clean_room)
         .map_err(CvmError::SealedSet)?;
     PortalStacks::guard(&*space, &layout)?;
@@ -255,28 +295,19 @@ pub fn start<E: Send + 'static>(
         devices: Vec::new(),
         timings: Arc::clone(&timings),
     };
-    let prepared = devices(spec, &parts)
-        .and_then(|devices| {
-            parts.devices = devices;
-            let boot = Boot {
-                name: &spec.name,
-                args: &spec.args,
-                disk: spec.disk.is_some(),
-                kernel_args: &environment.kernel_args,
-                virtio_count: parts.devices.len(),
-                vector: platform.vector_state(),
-            };
-            Ok(boot.write(&*space, &layout)?)
-        })
-        .and_then(|()| {
-            timings.record(Event::Loaded);
-            drop(space);
-            spawn(index, vcpu, parts, events, tell)
-        });
-    let thread = prepared.inspect_err(|_| {
-        // It has a number, which is nobody's any more.
-        receiver.line().kill();
-    })?;
+    parts.devices = devices(spec, &parts)?;
+    let boot = Boot {
+        name: &spec.name,
+        args: &spec.args,
+        disk: spec.disk.is_some(),
+        kernel_args: &environment.kernel_args,
+        virtio_count: parts.devices.len(),
+        vector: platform.vector_state(),
+    };
+    boot.write(&*space, &layout)?;
+    timings.record(Event::Loaded);
+    drop(space);
+    let thread = spawn(index, vcpu, parts, events, tell)?;
     Ok(Cvm {
         receiver,
         timings,

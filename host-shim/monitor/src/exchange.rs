@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What all cVMs of a monitor share: the registry of what they publish, and how to interrupt each of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use capstream_abi::irq;
@@ -10,6 +10,7 @@ use capstream_capability::{
     Handles, Limits, MAX_CVMS, Owner, Publication, Registry, RegistryError, Table,
 };
 
+use crate::lines::Lines;
 use crate::platform::VcpuLine;
 use crate::receiver::Receiver;
 
@@ -40,9 +41,7 @@ const STEP: Duration = Duration::from_millis(20);
 /// What all cVMs share.
 pub struct Exchange {
     registry: CvmRegistry,
-    /// By index of the cVM; an index is used once.
-    lines: Box<[OnceLock<Arc<dyn VcpuLine>>]>,
-    next_index: AtomicU64,
+    lines: Lines,
     /// How many streams were ever advertised.
     streams: AtomicU64,
 }
@@ -58,8 +57,7 @@ impl Exchange {
     pub fn new() -> Exchange {
         Exchange {
             registry: Registry::new(Limits::default()),
-            lines: (0..MAX_CVMS).map(|_| OnceLock::new()).collect(),
-            next_index: AtomicU64::new(0),
+            lines: Lines::new(),
             streams: AtomicU64::new(0),
         }
     }
@@ -70,23 +68,24 @@ impl Exchange {
         &self.registry
     }
 
-    /// Begins the life of a cVM.
+    /// Begins the life of a cVM, with the lowest index that is free.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::IndexTooLarge`].
+    /// [`RegistryError::IndexTooLarge`]: there are as many cVMs as there can be.
     pub fn register(&self) -> Result<Arc<CvmTable>, RegistryError> {
-        let index = self.next_index.fetch_add(1, Ordering::Relaxed);
-        self.registry
-            .register(u16::try_from(index).unwrap_or(u16::MAX))
+        for index in 0..MAX_CVMS {
+            match self.registry.register(index) {
+                Err(RegistryError::IndexTaken { .. }) => {}
+                done => return done,
+            }
+        }
+        Err(RegistryError::IndexTooLarge { index: MAX_CVMS })
     }
 
     /// Says how to interrupt a cVM.
     pub fn set_line(&self, owner: Owner, line: Arc<dyn VcpuLine>) {
-        if let Some(place) = self.lines.get(usize::from(owner.index())) {
-            // An index is used once.
-            let _ = place.set(line);
-        }
+        self.lines.set(owner.index(), line);
     }
 
     /// The number of the next stream, for the log.
@@ -97,9 +96,7 @@ impl Exchange {
     /// Tells the cVM with this index that something happened to endpoints, peers or keys. Works without thread state.
     #[inline]
     pub fn notify(&self, index: u16) {
-        if let Some(line) = self.lines.get(usize::from(index)).and_then(OnceLock::get) {
-            line.raise(irq::CAPABILITY);
-        }
+        self.lines.raise(index, irq::CAPABILITY);
     }
 
     /// As [`Exchange::notify`], for each of them.
@@ -107,10 +104,6 @@ impl Exchange {
         for owner in owners {
             self.notify(owner.index());
         }
-    }
-
-    fn lines(&self) -> impl Iterator<Item = &Arc<dyn VcpuLine>> {
-        self.lines.iter().filter_map(OnceLock::get)
     }
 
     /// Takes something of `receiver`'s back and tells its users. Uses that do not end are waited for; senders in a portal of its that does not
@@ -132,13 +125,26 @@ impl Exchange {
         Ok(())
     }
 
+    /// Takes back the number of a cVM that was not started after all, which published nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Exchange::revoke_all`].
+    pub fn unregister(&self, table: &CvmTable) -> Result<(), RegistryError> {
+        self.lines.clear(table.owner().index());
+        self.registry.revoke_owner(table, Duration::ZERO)?;
+        Ok(())
+    }
+
     /// Takes back all that an ended cVM published and tells its users. When this returns without an error, nobody touches its
-    /// memory any more.
+    /// memory any more, and its index is free.
     ///
     /// # Errors
     ///
     /// [`RegistryError::StillInUse`]: then its memory has to stay.
     pub fn revoke_all(&self, table: &CvmTable, receiver: &Receiver) -> Result<(), RegistryError> {
+        // Before the index is free: the next one to have it sets a line of its own.
+        self.lines.clear(table.owner().index());
         let peers = self.until_drained(receiver, GRACE, |timeout| {
             self.registry.revoke_owner(table, timeout)
         })?;
@@ -163,11 +169,11 @@ impl Exchange {
                 return Err(error);
             }
             if waited >= grace {
-                for line in self.lines() {
+                self.lines.for_each(|line| {
                     if line.in_portal_of() == Some(receiver.number()) {
                         line.abandon_portal(receiver.number());
                     }
-                }
+                });
             }
         }
     }

@@ -8,7 +8,7 @@
 //! | [`cvm`] | one cVM from its parts to its end |
 //! | [`image`], [`boot`] | what is in its memory when it starts |
 //! | [`hostcall`] | the answers to its kernel |
-//! | [`exchange`], [`receiver`] | what cVMs have to do with each other |
+//! | [`exchange`], [`receiver`], [`lines`] | what cVMs have to do with each other |
 //! | [`console`], [`kernel_log`], [`run_directory`], [`timings`] | what comes out of it |
 //! | [`exit_code`] | how it ended |
 //! | [`sealed_set`] | the capabilities that it is entered with |
@@ -33,6 +33,7 @@ pub mod exit_code;
 pub mod hostcall;
 pub mod image;
 pub mod kernel_log;
+pub mod lines;
 pub mod platform;
 pub mod receiver;
 pub mod run_directory;
