@@ -3,9 +3,10 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{ConfigError, Place};
-use crate::{document, reader};
+use crate::{Grants, Limits, document, reader};
 
 /// The most bytes that a file may have.
 const MAX_FILE: u64 = 1 << 20;
@@ -42,6 +43,33 @@ pub struct CvmConfig {
     pub callback_out: Option<String>,
     /// Where it is mapped.
     pub isolation: Isolation,
+    /// When it is started again.
+    pub restart: RestartPolicy,
+    /// How long after its end it is started again the first time; each further time in a row it is twice as long, [`MAX_RESTART_DELAY`] at most.
+    pub restart_delay: Duration,
+    /// How long it may take to power off once it is asked to.
+    pub stop_timeout: Duration,
+    /// How long a portal of this cVM may keep a sender.
+    pub portal_deadline: Duration,
+    /// What it may publish and use.
+    pub grants: Grants,
+    /// How much of each it may take.
+    pub limits: Limits,
+}
+
+/// The longest wait before a cVM is started again.
+pub const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
+
+/// When a cVM that has ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    Never,
+    /// When its program failed, its kernel panicked, or it was stopped for what it did.
+    OnFailure,
+    /// Whenever it ends, unless an operator ended it.
+    Always,
 }
 
 /// What to wait for before the next cVM is started.

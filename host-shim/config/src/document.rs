@@ -64,8 +64,14 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Node, ConfigError> {
         documents: 0,
     };
     for event in Parser::new_from_str(text) {
-        let (event, span) =
-            event.map_err(|error| builder.wrong(error.marker().line(), error.info().to_owned()))?;
+        let (event, span) = event.map_err(|error| {
+            let mut message = error.info().to_owned();
+            // Patterns of keys invite to it.
+            if message.contains("alias") || message.contains("anchor") {
+                message += "; write a text that begins with `*` or `&` in quotes";
+            }
+            builder.wrong(error.marker().line(), message)
+        })?;
         builder.event(event, span)?;
     }
     Ok(builder.root.unwrap_or(Node {
@@ -109,7 +115,7 @@ impl Builder<'_> {
             }
             Event::Alias(_) => Err(self.wrong(
                 line,
-                "an alias (`*`) is not understood here; write the value out".to_owned(),
+                "an alias (`*`) is not understood here; write the value out, or in quotes when it begins with `*`".to_owned(),
             )),
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))

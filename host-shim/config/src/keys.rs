@@ -3,6 +3,12 @@
 
 use std::fmt::Write;
 
+use crate::limits::DEFAULT_LOG_RATE;
+
+/// Bytes of a page.
+const PAGE: u64 = capstream_abi::boot::PAGE;
+const _: () = assert!(DEFAULT_LOG_RATE == 16 << 20, "the table says 16M");
+
 /// What a key belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
@@ -12,16 +18,22 @@ pub enum Section {
     Cvm,
     /// `isolation` of a cVM.
     Isolation,
+    /// An entry of `grants` of a cVM.
+    Grant,
+    /// `limits` of a cVM.
+    Limits,
     /// An entry of `capfiles`.
     Capfile,
 }
 
 impl Section {
     /// All of them, in the order of the reference.
-    pub const ALL: [Section; 4] = [
+    pub const ALL: [Section; 6] = [
         Section::File,
         Section::Cvm,
         Section::Isolation,
+        Section::Grant,
+        Section::Limits,
         Section::Capfile,
     ];
 
@@ -31,6 +43,8 @@ impl Section {
             Section::File => "the file",
             Section::Cvm => "a cVM",
             Section::Isolation => "`isolation`",
+            Section::Grant => "a grant",
+            Section::Limits => "`limits`",
             Section::Capfile => "a capfile",
         }
     }
@@ -40,9 +54,48 @@ impl Section {
             Section::File => "Top level",
             Section::Cvm => "`cVMs`: one entry for each cVM",
             Section::Isolation => "`isolation` of a cVM",
+            Section::Grant => "`grants` of a cVM: one entry for each grant",
+            Section::Limits => "`limits` of a cVM",
             Section::Capfile => "`capfiles`: one entry for each buffer",
         }
     }
+}
+
+/// The form of a value, for who reads files by machine. What it does not say is said by [`KeyDescription::value`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A text.
+    Text,
+    /// A text that is split into words, or a list of words.
+    Words,
+    /// A pattern of keys, or a list of them.
+    Patterns,
+    /// A whole number, decimal.
+    Integer {
+        /// The least.
+        min: i64,
+        /// The greatest.
+        max: i64,
+    },
+    /// A hexadecimal number, with `0x` or without.
+    Hex,
+    /// A number of bytes: decimal, with `K`, `M` or `G` behind it, or hexadecimal with `0x`.
+    Bytes {
+        /// The least.
+        min: u64,
+        /// The greatest.
+        max: u64,
+        /// It is a multiple of this.
+        multiple: u64,
+    },
+    /// 0 or 1.
+    Switch,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A list of sections.
+    List(Section),
+    /// A section.
+    Mapping(Section),
 }
 
 /// One key.
@@ -54,6 +107,8 @@ pub struct KeyDescription {
     pub name: &'static str,
     /// Whether it has to be there.
     pub required: bool,
+    /// The form of its value.
+    pub form: Form,
     /// What it takes.
     pub value: &'static str,
     /// What it means.
@@ -64,6 +119,7 @@ const fn key(
     section: Section,
     name: &'static str,
     required: bool,
+    form: Form,
     value: &'static str,
     meaning: &'static str,
 ) -> KeyDescription {
@@ -71,6 +127,7 @@ const fn key(
         section,
         name,
         required,
+        form,
         value,
         meaning,
     }
@@ -79,43 +136,79 @@ const fn key(
 /// Every key, by section.
 #[rustfmt::skip]
 pub const KEYS: &[KeyDescription] = &[
-    key(Section::File, "cVMs", true, "a list of at least one cVM",
+    key(Section::File, "cVMs", true, Form::List(Section::Cvm), "a list of at least one cVM",
         "The cVMs, started in this order."),
-    key(Section::File, "capfiles", false, "a list of capfiles",
+    key(Section::File, "capfiles", false, Form::List(Section::Capfile), "a list of capfiles",
         "Buffers that the monitor publishes before any cVM starts."),
-    key(Section::Cvm, "name", true, "a word, not `monitor`",
+    key(Section::Cvm, "name", true, Form::Text, "a word, not `monitor`",
         "The label of the cVM. No two have the same."),
-    key(Section::Cvm, "disk", false, "a path",
+    key(Section::Cvm, "disk", false, Form::Text, "a path",
         "The disk image."),
-    key(Section::Cvm, "runtime", false, "a path",
+    key(Section::Cvm, "runtime", false, Form::Text, "a path",
         "The runtime image to load. Without it the monitor loads its default."),
-    key(Section::Cvm, "args", true, "a text that is split into words as a shell does, or a list of words",
+    key(Section::Cvm, "args", true, Form::Words, "a text that is split into words as a shell does, or a list of words",
         "The program and its arguments."),
-    key(Section::Cvm, "net", false, "a text",
+    key(Section::Cvm, "net", false, Form::Text, "a text",
         "The network of the cVM. Without it, it has none."),
-    key(Section::Cvm, "wait", false, "a number of seconds, 0 (the default) or more, or -1",
+    key(Section::Cvm, "wait", false, Form::Integer { min: -1, max: u32::MAX as i64 }, "a number of seconds, 0 (the default) or more, or -1",
         "How long to wait before the next cVM is started; -1: until this one has ended."),
-    key(Section::Cvm, "clean_room", false, "0 (the default) or 1",
+    key(Section::Cvm, "clean_room", false, Form::Switch, "0 (the default) or 1",
         "1: the capabilities of the cVM lack the software-defined permissions."),
-    key(Section::Cvm, "callback_in", false, "the name of another cVM of the file",
+    key(Section::Cvm, "callback_in", false, Form::Text, "the name of another cVM of the file",
         "The inner cVM of a nested pair."),
-    key(Section::Cvm, "callback_out", false, "the name of another cVM of the file, or `monitor` (the default)",
+    key(Section::Cvm, "callback_out", false, Form::Text, "the name of another cVM of the file, or `monitor` (the default)",
         "The outer cVM of a nested pair."),
-    key(Section::Cvm, "isolation", true, "a mapping with `base` and `size`",
+    key(Section::Cvm, "isolation", true, Form::Mapping(Section::Isolation), "a mapping with `base` and `size`",
         "Where the cVM is mapped, and its bounds. The ranges of two cVMs do not overlap."),
-    key(Section::Isolation, "base", true, "a hexadecimal number, a multiple of 0x1000, 0x10000 or more",
+    key(Section::Cvm, "restart", false, Form::OneOf(&["never", "on-failure", "always"]), "`never` (the default), `on-failure` or `always`",
+        "When the cVM is started again after its end. `on-failure`: when it ended otherwise than by a program that exited with 0. Never after an operator ended it."),
+    key(Section::Cvm, "restart_delay", false, Form::Integer { min: 1, max: 60 }, "a number of seconds from 1 (the default) to 60",
+        "How long after its end it is started again. The delay doubles with each further time in a row, up to 60 seconds."),
+    key(Section::Cvm, "stop_timeout", false, Form::Integer { min: 0, max: 86_400 }, "a number of seconds from 0 to 86400 (a day), 5 by default",
+        "How long the cVM may take to power off when its power button is pressed. Then it is killed."),
+    key(Section::Cvm, "portal_deadline", false, Form::Integer { min: 10, max: 60_000 }, "a number of milliseconds from 10 to 60000 (a minute), 1000 by default",
+        "How long one of its portals may keep a sender. Then the sender gets `ETIMEDOUT`, and this cVM is ended."),
+    key(Section::Cvm, "grants", false, Form::List(Section::Grant), "a list of grants, which may be empty",
+        "Which keys the cVM may publish and use: those of any grant in the list. Without it: all."),
+    key(Section::Cvm, "limits", false, Form::Mapping(Section::Limits), "a mapping",
+        "How much the cVM may take."),
+    key(Section::Isolation, "base", true, Form::Hex, "a hexadecimal number, a multiple of 0x1000, 0x10000 or more",
         "The first byte."),
-    key(Section::Isolation, "size", true, "a hexadecimal number, a multiple of 0x1000, 0x1000000 (16 MiB) or more",
+    key(Section::Isolation, "size", true, Form::Hex, "a hexadecimal number, a multiple of 0x1000, 0x1000000 (16 MiB) or more",
         "How many bytes."),
-    key(Section::Isolation, "begin", false, "a hexadecimal number, a multiple of 0x1000, `base` (the default) or more, below `end`",
+    key(Section::Isolation, "begin", false, Form::Hex, "a hexadecimal number, a multiple of 0x1000, `base` (the default) or more, below `end`",
         "The first byte that the capabilities of the cVM allow."),
-    key(Section::Isolation, "end", false, "a hexadecimal number, a multiple of 0x1000, `base` + `size` (the default) or less, above `begin`",
+    key(Section::Isolation, "end", false, Form::Hex, "a hexadecimal number, a multiple of 0x1000, `base` + `size` (the default) or less, above `begin`",
         "The byte after the last that the capabilities of the cVM allow."),
-    key(Section::Capfile, "name", true, "1 to 10 bytes without a NUL",
+    key(Section::Grant, "kind", false, Form::OneOf(&["stream", "file", "bell", "any"]), "`stream` (`/cap/chN`), `file` (`/cap/cfN`), `bell` (`/cap/cgN`) or `any` (the default)",
+        "Of what the keys are."),
+    key(Section::Grant, "keys", true, Form::Patterns, "a pattern or a list of patterns that keys of 1 to 10 bytes can match",
+        "Which keys. In a pattern `*` stands for any bytes, also none, and `?` for one byte; all else stands for itself. A pattern that begins with `*` or `?` is written in quotes: `\"*\"`."),
+    key(Section::Grant, "may", false, Form::OneOf(&["advertise", "probe", "both"]), "`advertise`, `probe` or `both` (the default)",
+        "`advertise`: the cVM may publish under the keys. `probe`: it may use what is published under them. All else is refused with `EACCES`, whether somebody publishes under the key or not."),
+    key(Section::Grant, "access", false, Form::OneOf(&["read-only", "read-write"]), "`read-only` or `read-write` (the default); not for a stream or a bell",
+        "`read-only`: the cVM reads files of others and does not write them, and others read its files and do not write them, whatever the publisher allows. Where several grants fit, one that allows writing is enough."),
+    key(Section::Limits, "memory", false, Form::Bytes { min: 4 << 20, max: 1 << 63, multiple: PAGE }, "a number of bytes, a multiple of 4096, 4M or more, at most `size` of `isolation`",
+        "How much memory the kernel of the cVM manages, its programs included. The rest of the range stays untouched. Without it: all that the range has room for."),
+    key(Section::Limits, "messages", false, Form::Integer { min: 1, max: 1_000_000_000 }, "a number from 1 to 1000000000",
+        "How many messages it may send in a second, all its senders together. Those who send more wait. What was not sent is saved up, for a second."),
+    key(Section::Limits, "bytes", false, Form::Bytes { min: 1, max: 1 << 50, multiple: 1 }, "a number of bytes, at least 1",
+        "How many bytes of messages it may send in a second, as `messages`. A message that is longer than that is sent, and those after it wait the longer."),
+    key(Section::Limits, "buffers", false, Form::Integer { min: 1, max: 65_536 }, "a number from 1 to 65536",
+        "How many receive buffers its programs may have queued at a time, of all streams together. Registering more is `ENOBUFS`. Without it: 64 for each stream."),
+    key(Section::Limits, "log_rate", false, Form::Bytes { min: 1024, max: 1 << 40, multiple: 1 }, "a number of bytes, 1K or more, 16M by default",
+        "How many bytes of console output and kernel log it may write in a second, both together. A second's worth, 64K at least, is saved up. What is beyond that is dropped, and a line says how much."),
+    key(Section::Limits, "streams", false, Form::Integer { min: 0, max: 65_536 }, "a number from 0 to 65536, 256 by default",
+        "How many streams and bells it may publish at a time. One more is `EMFILE`."),
+    key(Section::Limits, "files", false, Form::Integer { min: 0, max: 65_536 }, "a number from 0 to 65536, 256 by default",
+        "How many ranges of memory it may publish at a time. One more is `EMFILE`."),
+    key(Section::Limits, "handles", false, Form::Integer { min: 0, max: 65_536 }, "a number from 0 to 65536, 1024 by default",
+        "How many nodes it may have connected to what is published, at a time. One more is `EMFILE`."),
+    key(Section::Capfile, "name", true, Form::Text, "1 to 10 bytes without a NUL",
         "The key under which the buffer is published. No two have the same."),
-    key(Section::Capfile, "size", true, "a hexadecimal number from 1 to 0x40000000 (1 GiB)",
+    key(Section::Capfile, "size", true, Form::Hex, "a hexadecimal number from 1 to 0x40000000 (1 GiB)",
         "How many bytes it has."),
-    key(Section::Capfile, "data", false, "a text of at most `size` bytes",
+    key(Section::Capfile, "data", false, Form::Text, "a text of at most `size` bytes",
         "What is in it at first. The rest is zero."),
 ];
 
@@ -123,6 +216,13 @@ impl Section {
     /// The keys that belong to it.
     pub fn keys(self) -> impl Iterator<Item = &'static KeyDescription> {
         KEYS.iter().filter(move |key| key.section == self)
+    }
+
+    /// The form of a key of it.
+    pub(crate) fn form(self, name: &str) -> Form {
+        self.keys()
+            .find(|key| key.name == name)
+            .map_or(Form::Text, |key| key.form)
     }
 
     /// What a key of it takes.
@@ -160,8 +260,9 @@ pub fn reference() -> String {
 # The monitor's file
 
 A YAML file: `monitor -y FILE`. Paths in it are relative to its folder. A hexadecimal number is always hexadecimal, with `0x` before
-it or not, in quotes or not: `0x20000000`, `20000000` and `\"20000000\"` are the same. Underscores between digits are
-ignored. A key that is not listed here is an error, and so is a key that is there twice. Anchors, aliases, tags and several
+it or not, in quotes or not: `0x20000000`, `20000000` and `\"20000000\"` are the same. A number of bytes is decimal, may have a `K`, `M` or `G`
+behind it (1024 bytes, 1024 `K`, 1024 `M`), or is hexadecimal with `0x` before it: `64M`, `67108864` and `0x4000000` are the same. All
+other numbers are decimal. Underscores between digits are ignored. A key that is not listed here is an error, and so is a key that is there twice. Anchors, aliases, tags and several
 documents in one file are not understood.
 ",
     );

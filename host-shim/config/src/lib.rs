@@ -38,9 +38,15 @@
 mod deployment;
 mod document;
 mod error;
+mod grants;
 mod keys;
+mod limits;
 mod reader;
 
-pub use deployment::{CapfileConfig, CvmConfig, Deployment, Isolation, Wait};
+pub use deployment::{
+    CapfileConfig, CvmConfig, Deployment, Isolation, MAX_RESTART_DELAY, RestartPolicy, Wait,
+};
 pub use error::{ConfigError, Place};
-pub use keys::{KEYS, KeyDescription, Section, reference};
+pub use grants::{Access, Grant, Grants, Kind, Pattern, Right};
+pub use keys::{Form, KEYS, KeyDescription, Section, reference};
+pub use limits::{DEFAULT_LOG_RATE, Limits};

@@ -2,14 +2,17 @@
 //! From the tree to a deployment, checking everything on the way.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use capstream_abi::KEY_LEN;
 use capstream_abi::boot::PAGE;
 
-use crate::deployment::{CapfileConfig, CvmConfig, Deployment, Isolation, Wait};
+use crate::deployment::{CapfileConfig, CvmConfig, Deployment, Isolation, RestartPolicy, Wait};
 use crate::document::{Entry, Node, Value};
 use crate::error::{ConfigError, Place};
-use crate::keys::Section;
+use crate::grants::{Access, Grant, Grants, Kind, Pattern, Right};
+use crate::keys::{Form, Section};
+use crate::limits::Limits;
 
 /// Hosts map nothing below.
 const MIN_BASE: u64 = 0x1_0000;
@@ -41,9 +44,15 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The value of a key, and the line of the key; `None` when it is missing or empty.
     fn get(&self, key: &str) -> Option<Field<'a>> {
+        self.present(key)
+            .filter(|field| !matches!(field.node.value, Value::Null))
+    }
+
+    /// The same, empty or not.
+    fn present(&self, key: &str) -> Option<Field<'a>> {
         self.entries
             .iter()
-            .find(|entry| entry.key == key && !matches!(entry.value.value, Value::Null))
+            .find(|entry| entry.key == key)
             .map(|entry| Field {
                 section: self.section,
                 key: entry.key.as_str(),
@@ -218,6 +227,29 @@ impl Reader<'_> {
         let callback_out = self
             .word(&fields, "callback_out")?
             .filter(|target| target != MONITOR);
+        let isolation = self.isolation(isolation_field, &fields.title)?;
+        let restart = match self.one_of(&fields, "restart")? {
+            Some("on-failure") => RestartPolicy::OnFailure,
+            Some("always") => RestartPolicy::Always,
+            _ => RestartPolicy::Never,
+        };
+        let seconds = |key, default| {
+            self.integer(&fields, key)
+                .map(|seconds| Duration::from_secs(seconds.unwrap_or(default)))
+        };
+        let restart_delay = seconds("restart_delay", 1)?;
+        let stop_timeout = seconds("stop_timeout", 5)?;
+        let portal_deadline =
+            Duration::from_millis(self.integer(&fields, "portal_deadline")?.unwrap_or(1000));
+        // One that is there and empty is refused: it would be taken for nothing, or for everything.
+        let grants = match fields.present("grants") {
+            None => Grants::All,
+            Some(field) => Grants::Only(self.grants(field, &fields.title)?),
+        };
+        let limits = match fields.get("limits") {
+            None => Limits::default(),
+            Some(field) => self.limits(field, &fields.title, &isolation)?,
+        };
         Ok(Located {
             name: name_field.node.line,
             isolation: isolation_field.node.line,
@@ -233,7 +265,13 @@ impl Reader<'_> {
                 clean_room,
                 callback_in: self.word(&fields, "callback_in")?,
                 callback_out,
-                isolation: self.isolation(isolation_field, &fields.title)?,
+                isolation,
+                restart,
+                restart_delay,
+                stop_timeout,
+                portal_deadline,
+                grants,
+                limits,
             },
         })
     }
@@ -247,6 +285,92 @@ impl Reader<'_> {
                 .map_err(|_| self.unfit(field)),
             Err(_) => Err(self.unfit(field)),
         }
+    }
+
+    fn grants(&self, field: Field<'_>, cvm: &str) -> Result<Vec<Grant>, ConfigError> {
+        self.list(field)?
+            .iter()
+            .map(|node| self.grant(node, &format!("a grant of {cvm}")))
+            .collect()
+    }
+
+    fn grant(&self, node: &Node, title: &str) -> Result<Grant, ConfigError> {
+        let fields = self.fields(node, Section::Grant, title)?;
+        let kind = match self.one_of(&fields, "kind")? {
+            Some("stream") => Some(Kind::Stream),
+            Some("file") => Some(Kind::File),
+            Some("bell") => Some(Kind::Bell),
+            _ => None,
+        };
+        let may = match self.one_of(&fields, "may")? {
+            Some("advertise") => Right::Advertise,
+            Some("probe") => Right::Probe,
+            _ => Right::Both,
+        };
+        let access = match self.one_of(&fields, "access")? {
+            Some("read-only") => Access::ReadOnly,
+            _ => Access::ReadWrite,
+        };
+        // A reader of the file would take it for a limit on messages.
+        if let Some(field) = fields.get("access")
+            && matches!(kind, Some(Kind::Stream | Kind::Bell))
+        {
+            return Err(self.value(
+                field,
+                "no `access` in a grant for streams or bells: it is about files",
+            ));
+        }
+        let keys_field = self.needed(&fields, "keys")?;
+        let keys = match &keys_field.node.value {
+            Value::List(nodes) if !nodes.is_empty() => nodes
+                .iter()
+                .map(|node| self.pattern(Field { node, ..keys_field }))
+                .collect::<Result<_, _>>()?,
+            Value::Scalar(_) => vec![self.pattern(keys_field)?],
+            _ => return Err(self.unfit(keys_field)),
+        };
+        Ok(Grant {
+            kind,
+            keys,
+            may,
+            access,
+            line: node.line,
+        })
+    }
+
+    fn pattern(&self, field: Field<'_>) -> Result<Pattern, ConfigError> {
+        Pattern::new(&self.text(field)?).ok_or_else(|| self.unfit(field))
+    }
+
+    fn limits(
+        &self,
+        field: Field<'_>,
+        cvm: &str,
+        isolation: &Isolation,
+    ) -> Result<Limits, ConfigError> {
+        let fields = self.fields(field.node, Section::Limits, &format!("`limits` of {cvm}"))?;
+        let default = Limits::default();
+        let count = |key| {
+            self.integer(&fields, key)
+                // The table has no greater maximum.
+                .map(|count| count.and_then(|count| u32::try_from(count).ok()))
+        };
+        let memory = self.bytes(&fields, "memory")?;
+        if let Some(field) = fields.get("memory")
+            && memory.is_some_and(|memory| memory > isolation.size)
+        {
+            return Err(self.unfit(field));
+        }
+        Ok(Limits {
+            memory,
+            messages: self.integer(&fields, "messages")?,
+            bytes: self.bytes(&fields, "bytes")?,
+            buffers: count("buffers")?,
+            log_rate: self.bytes(&fields, "log_rate")?.unwrap_or(default.log_rate),
+            streams: count("streams")?.unwrap_or(default.streams),
+            files: count("files")?.unwrap_or(default.files),
+            handles: count("handles")?.unwrap_or(default.handles),
+        })
     }
 
     fn isolation(&self, field: Field<'_>, cvm: &str) -> Result<Isolation, ConfigError> {
@@ -455,6 +579,63 @@ impl Reader<'_> {
         u64::from_str_radix(&digits, 16).map_err(|_| self.unfit(field))
     }
 
+    /// An optional decimal number that is not negative, in the bounds of the table.
+    fn integer(&self, fields: &Fields<'_>, key: &str) -> Result<Option<u64>, ConfigError> {
+        let Some(field) = fields.get(key) else {
+            return Ok(None);
+        };
+        let text = self.text(field)?;
+        let number = decimal(&text).filter(|&number| match field.section.form(key) {
+            Form::Integer { min, max } => {
+                i64::try_from(number).is_ok_and(|number| (min..=max).contains(&number))
+            }
+            _ => false,
+        });
+        number.map(Some).ok_or_else(|| self.unfit(field))
+    }
+
+    /// An optional number of bytes, in the bounds of the table.
+    fn bytes(&self, fields: &Fields<'_>, key: &str) -> Result<Option<u64>, ConfigError> {
+        let Some(field) = fields.get(key) else {
+            return Ok(None);
+        };
+        let text = self.text(field)?;
+        let number = if text.starts_with("0x") || text.starts_with("0X") {
+            Some(self.hex(field)?)
+        } else {
+            let (digits, unit) = match text.char_indices().next_back() {
+                Some((at, 'K' | 'k')) => (text.get(..at), 1 << 10),
+                Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
+                Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
+                _ => (Some(text.as_str()), 1),
+            };
+            digits
+                .and_then(decimal)
+                .and_then(|number| number.checked_mul(unit))
+        };
+        let number = number.filter(|&number| match field.section.form(key) {
+            Form::Bytes { min, max, multiple } => {
+                (min..=max).contains(&number) && number.is_multiple_of(multiple)
+            }
+            _ => false,
+        });
+        number.map(Some).ok_or_else(|| self.unfit(field))
+    }
+
+    /// An optional word out of those of the table.
+    fn one_of(&self, fields: &Fields<'_>, key: &str) -> Result<Option<&'static str>, ConfigError> {
+        let Some(field) = fields.get(key) else {
+            return Ok(None);
+        };
+        let text = self.text(field)?;
+        let words = match field.section.form(key) {
+            Form::OneOf(words) => words,
+            _ => &[],
+        };
+        let word = words.iter().copied().find(|&word| word == text);
+        word.map(Some).ok_or_else(|| self.unfit(field))
+    }
+
     fn page(&self, field: Field<'_>) -> Result<u64, ConfigError> {
         let address = self.hex(field)?;
         if !address.is_multiple_of(PAGE) {
@@ -462,4 +643,12 @@ impl Reader<'_> {
         }
         Ok(address)
     }
+}
+
+/// A decimal number without a sign; underscores are ignored.
+fn decimal(text: &str) -> Option<u64> {
+    let digits: String = text.chars().filter(|&digit| digit != '_').collect();
+    // The conversion itself would take a sign.
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    digits.parse().ok().filter(|_| plain)
 }
