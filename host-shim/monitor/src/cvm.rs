@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
 use capstream_abi::{Layout, irq};
@@ -64,6 +64,8 @@ pub struct CvmSpec {
     pub begin: Option<u64>,
     /// Byte after the last that it may touch, if not the end of its range.
     pub end: Option<u64>,
+    /// How much processor time a portal of its may take.
+    pub portal_deadline: Duration,
     /// Whether its capabilities lack the software-defined permissions.
     pub clean_room: bool,
 }
@@ -215,6 +217,10 @@ pub fn start<E: Send + 'static>(
         })?;
 
     image.load(&*space)?;
+    exchange
+        .watchdog()
+        .start()
+        .map_err(|source| CvmError::Thread { source })?;
     let table = exchange.register()?;
     let place = Place {
         space,
@@ -271,6 +277,7 @@ fn assemble<E: Send + 'static>(
         vcpu.line(),
         &layout,
         space.addressing(),
+        spec.portal_deadline,
     ));
     exchange.set_line(table.owner(), vcpu.line());
     if environment.verbose {

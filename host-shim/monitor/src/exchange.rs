@@ -13,6 +13,7 @@ use capstream_capability::{
 use crate::lines::Lines;
 use crate::platform::VcpuLine;
 use crate::receiver::Receiver;
+use crate::watchdog::Watchdog;
 
 /// What a cVM publishes as a stream.
 pub struct Stream {
@@ -30,7 +31,7 @@ pub type CvmTable = Table<Stream, Publication>;
 pub type CvmHandles = Handles<Stream, Publication>;
 
 /// How long uses of something that an ended cVM published may take before portals among them are abandoned.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(200);
 /// The same for something that its owner takes back and whose portal is in the middle of the owner's data.
 const GRACE_OF_LIVING: Duration = Duration::from_secs(5);
 /// How long is waited in all.
@@ -42,6 +43,7 @@ const STEP: Duration = Duration::from_millis(20);
 pub struct Exchange {
     registry: CvmRegistry,
     lines: Lines,
+    watchdog: Watchdog,
     /// How many streams were ever advertised.
     streams: AtomicU64,
 }
@@ -58,6 +60,7 @@ impl Exchange {
         Exchange {
             registry: Registry::new(Limits::default()),
             lines: Lines::new(),
+            watchdog: Watchdog::default(),
             streams: AtomicU64::new(0),
         }
     }
@@ -66,6 +69,11 @@ impl Exchange {
     #[inline]
     pub fn registry(&self) -> &CvmRegistry {
         &self.registry
+    }
+
+    /// Who looks after senders in portals.
+    pub fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
     }
 
     /// Begins the life of a cVM, with the lowest index that is free.
@@ -148,6 +156,7 @@ impl Exchange {
         let peers = self.until_drained(receiver, GRACE, |timeout| {
             self.registry.revoke_owner(table, timeout)
         })?;
+        self.watchdog.forget(receiver.number());
         self.notify_all(peers);
         Ok(())
     }

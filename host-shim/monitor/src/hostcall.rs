@@ -213,7 +213,8 @@ impl CvmCalls {
             }
             Hostcall::TimeNs => Ok(self.parts.platform.now_ns() as i64),
             Hostcall::Relax => {
-                processor.relax();
+                // The host may not schedule by what a portal asks for: its time has to count.
+                std::hint::spin_loop();
                 Ok(0)
             }
             Hostcall::Call => Err(Errno(libc::EDEADLK)),
@@ -274,7 +275,11 @@ impl CvmCalls {
                         0
                     });
                 }
-                Err(Errno(libc::EPIPE))
+                // Whoever abandons a portal for the time it takes says so before.
+                Err(Errno(match receiver.failure() {
+                    Some(PortalFailed::Stuck) => libc::ETIMEDOUT,
+                    _ => libc::EPIPE,
+                }))
             }
         }
     }
@@ -477,8 +482,17 @@ impl CvmCalls {
 
     fn stream_probe(&self, key: u64, flags: u64) -> Answer {
         let key = self.key(key)?;
-        let registry = self.parts.exchange.registry();
-        let connected = registry.probe_stream(&self.parts.table, key, notify(flags)?)?;
+        let Parts {
+            exchange,
+            table,
+            receiver,
+            ..
+        } = &self.parts;
+        let connected = exchange
+            .registry()
+            .probe_stream(table, key, notify(flags)?)?;
+        let owner = &connected.endpoint.payload().receiver;
+        exchange.watchdog().watch(receiver, owner);
         Ok(connected.handle as i64)
     }
 

@@ -8,7 +8,7 @@
 //! | [`cvm`] | one cVM from its parts to its end |
 //! | [`image`], [`boot`] | what is in its memory when it starts |
 //! | [`hostcall`] | the answers to its kernel |
-//! | [`exchange`], [`receiver`], [`lines`] | what cVMs have to do with each other |
+//! | [`exchange`], [`receiver`], [`lines`], [`watchdog`] | what cVMs have to do with each other |
 //! | [`console`], [`kernel_log`], [`run_directory`], [`timings`] | what comes out of it |
 //! | [`exit_code`] | how it ended |
 //! | [`sealed_set`] | the capabilities that it is entered with |
@@ -41,3 +41,4 @@ pub mod sealed_set;
 pub mod signals;
 pub mod supervisor;
 pub mod timings;
+pub mod watchdog;

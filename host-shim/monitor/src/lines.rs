@@ -116,6 +116,9 @@ mod tests {
     use super::*;
     use std::any::Any;
     use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    use crate::platform::PortalRun;
 
     /// Counts interrupts, and tells when one came after its end.
     struct Counter {
@@ -133,6 +136,14 @@ mod tests {
         fn abandon_portal(&self, _: u64) {}
 
         fn in_portal_of(&self) -> Option<u64> {
+            None
+        }
+
+        fn portal_run(&self) -> Option<PortalRun> {
+            None
+        }
+
+        fn processor_time(&self) -> Option<Duration> {
             None
         }
 

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use capstream_abi::Layout;
 use capstream_abi::boot::{PAGE, PORTAL_STACK_SIZE, PORTAL_STACKS};
@@ -12,6 +13,8 @@ use crate::platform::{
     AddressSpace, Addressing, FaultReport, PlatformError, Processor, Protection, VcpuLine,
 };
 
+/// How much processor time a portal may take where nothing else is said.
+pub const PORTAL_DEADLINE: Duration = Duration::from_secs(1);
 /// How often a sender yields before it gives up on a free portal stack.
 const PATIENCE: u32 = 20_000;
 
@@ -23,6 +26,7 @@ pub struct Receiver {
     addressing: Addressing,
     line: Arc<dyn VcpuLine>,
     stacks: PortalStacks,
+    portal_deadline: Duration,
     /// Why it was ended by a sender's thread.
     failure: OnceLock<PortalFailed>,
 }
@@ -41,13 +45,14 @@ pub enum PortalFailed {
 }
 
 impl Receiver {
-    /// The cVM `owner` with these rights.
+    /// The cVM `owner` with these rights, whose portals may take this long.
     pub fn new(
         owner: Owner,
         authority: Capability,
         line: Arc<dyn VcpuLine>,
         layout: &Layout,
         addressing: Addressing,
+        portal_deadline: Duration,
     ) -> Receiver {
         Receiver {
             owner,
@@ -55,6 +60,7 @@ impl Receiver {
             addressing,
             line,
             stacks: PortalStacks::new(layout),
+            portal_deadline,
             failure: OnceLock::new(),
         }
     }
@@ -93,6 +99,11 @@ impl Receiver {
     #[inline]
     pub fn stacks(&self) -> &PortalStacks {
         &self.stacks
+    }
+
+    /// How much processor time a portal of its may take.
+    pub fn portal_deadline(&self) -> Duration {
+        self.portal_deadline
     }
 
     /// Ends it because of what one of its portals did.

@@ -25,7 +25,7 @@ use crate::cvm::{self, Cvm, CvmSpec, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
 use crate::platform::{AddressSpace, Fault, Placement, Platform, PlatformError, Protection};
-use crate::receiver::PortalFailed;
+use crate::receiver::{PORTAL_DEADLINE, PortalFailed};
 use crate::signals;
 
 /// How long a cVM may take to power off, and how long a killed one to be gone.
@@ -136,6 +136,7 @@ fn spec(config: &CvmConfig) -> CvmSpec {
         size: Some(isolation.size),
         begin: isolation.begin,
         end: isolation.end,
+        portal_deadline: PORTAL_DEADLINE,
         clean_room: config.clean_room,
     }
 }

@@ -134,7 +134,7 @@ fn a_sender_in_an_endless_portal_can_be_killed() {
     for portal in ["endless", "endless_quiet"] {
         let deployment = Deployment::new()
             .cvm("bystander", &["waits_for_power_button"])
-            .cvm("receiver", &["odd_receiver", portal, "tell"])
+            .cvm("receiver", &["odd_receiver", portal, "tell", "and ignore"])
             .cvm("sender", &["odd_sender", "0"]);
         let mut running = deployment.start(Stdio::null());
         running.wait_for_line("the portal has begun");
@@ -145,6 +145,55 @@ fn a_sender_in_an_endless_portal_can_be_killed() {
         running.wait().expect(121);
         assert!(begin.elapsed() < Duration::from_secs(4));
     }
+}
+
+#[test]
+fn a_portal_that_does_not_return_ends_its_owner_and_nobody_else() {
+    for portal in ["endless", "endless_quiet"] {
+        let ended = Deployment::new()
+            .cvm("stuck", &["odd_receiver", portal, "wait"])
+            .cvm("its_sender", &["odd_sender", "-110"])
+            .cvm("other", &["counts", "100", "other"])
+            .run()
+            .expect(123);
+        assert!(
+            ended.out.contains("its_sender: the sender goes on\n"),
+            "{ended:?}"
+        );
+        assert!(
+            ended
+                .err
+                .contains("cVM `stuck`: its portal did not return to a sender"),
+            "{ended:?}"
+        );
+        assert!(ended.out.contains("other: other counts 99\n"), "{ended:?}");
+        assert_eq!(ended.err.matches("cVM `").count(), 1, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_stuck_portal_of_its_own_ends_a_cvm() {
+    let ended = Deployment::of(&["own_endless_receiver"]).run().expect(123);
+    assert!(
+        ended.err.contains("its portal did not return to a sender"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_portal_that_the_host_keeps_waiting_is_not_stuck() {
+    let deployment = Deployment::new()
+        .cvm("receiver", &["odd_receiver", "slow", "tell"])
+        .cvm("sender", &["odd_sender", "0"]);
+    let mut running = deployment.start(Stdio::null());
+    running.wait_for_line("the portal has begun");
+    // Longer than a portal may take, nobody runs.
+    running.signal(libc::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(2500));
+    running.signal(libc::SIGCONT);
+    running.wait_for_line("the sender goes on");
+    running.signal(libc::SIGTERM);
+    running.wait().expect(0);
 }
 
 #[test]

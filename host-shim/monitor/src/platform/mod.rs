@@ -11,6 +11,7 @@ use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstream_abi::{GuestEntries, Layout};
 use capstream_capability::Capability;
@@ -22,6 +23,7 @@ use cheri_riscv64::CheriRiscv64;
 mod addressing;
 pub mod cheri_riscv64;
 mod host_range;
+mod thread_clock;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
@@ -270,8 +272,23 @@ pub trait VcpuLine: Send + Sync {
     /// Whose portal the vCPU runs now, if any.
     fn in_portal_of(&self) -> Option<u64>;
 
+    /// The same, with which of the vCPU's portal runs it is; `None` also when another one has just begun.
+    fn portal_run(&self) -> Option<PortalRun>;
+
+    /// Processor time that the vCPU's thread has used; `None` before it started and after it ended.
+    fn processor_time(&self) -> Option<Duration>;
+
     /// Itself, for the platform that made it.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// One run of a portal on a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortalRun {
+    /// Whose portal it is.
+    pub owner: u64,
+    /// The vCPU's portal runs are numbered.
+    pub number: u64,
 }
 
 /// A portal to run, all addresses in its owner's range.

@@ -614,6 +614,17 @@ static s64 endless_quiet_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gat
 		;
 }
 
+/* Takes nearly three seconds, by the clock on the wall. */
+static s64 slow_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
+{
+	u64 end = hostcall_by(gate, HOSTCALL_TIME_NS, 0, 0, 0, 0) + 2900000000;
+
+	*(volatile u64 *)buffer = 1;
+	while ((u64)hostcall_by(gate, HOSTCALL_TIME_NS, 0, 0, 0, 0) < end)
+		;
+	return 0;
+}
+
 static s64 calling_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
 {
 	if (hostcall_by(gate, HOSTCALL_CALL, 0, 0, 0, 1) != -35)
@@ -648,13 +659,15 @@ static s64 calling_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
 }
 
 /*
- * argv[2]: which portal; argv[3]: what then: "wait" for the power button; when the portal has begun "end", or "tell" and ignore all else.
+ * argv[2]: which portal; argv[3]: what then: "wait" for the power button; when the portal has begun "end", or "tell" and wait, or "tell" with
+ * argv[4] and ignore all else.
  */
 static int odd_receiver(void)
 {
 	static const struct { const char *name; void *portal; u64 cookie; } portals[] = {
 		{ "faulting", faulting_portal }, { "overflowing", overflowing_portal }, { "endless", endless_portal },
 		{ "endless_quiet", endless_quiet_portal }, { "calling", calling_portal },
+		{ "slow", slow_portal },
 	};
 
 	for (u64 i = 0; i < ARRAY_SIZE(portals); i++)
@@ -670,7 +683,8 @@ static int odd_receiver(void)
 		while (!*(volatile u64 *)buffer)
 			hostcall(HOSTCALL_RELAX, 0, 0, 0, 0);
 		print("the portal has begun\n");
-		wait_for(0);
+		if (argc > 4)
+			wait_for(0);
 	}
 	wait_for(POWER_BUTTON);
 	return 0;
@@ -709,6 +723,14 @@ static int own_receiver(void)
 	CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, handle, 0, 0, 0), 0);
 	CHECK_EQ(hostcall(HOSTCALL_CALL, handle, (u64)message, sizeof(message), 0), -9);
 	return 0;
+}
+
+/* One cVM in a portal of its own that does not return. */
+static int own_endless_receiver(void)
+{
+	CHECK(hostcall(HOSTCALL_STREAM_ADVERTISE, (u64)endless_portal, 0, (u64)key, 0) >= 0);
+	hostcall(HOSTCALL_CALL, hostcall(HOSTCALL_STREAM_PROBE, (u64)key, 0, 0, 0), (u64)"message", 8, 0);
+	return 1;
 }
 
 /* Ends */
@@ -852,7 +874,7 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(kernel_faults_early), SCENARIO(kernel_makes_system_call), SCENARIO(loses_its_stack),
 	SCENARIO(registers_are_kept), SCENARIO(leftovers_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
 	SCENARIO(file_user), SCENARIO(receiver), SCENARIO(sender), SCENARIO(sender_for_ever),
-	SCENARIO(receiver_for_a_while), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver),
+	SCENARIO(receiver_for_a_while), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(own_endless_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
 	SCENARIO(counts), SCENARIO(measures),

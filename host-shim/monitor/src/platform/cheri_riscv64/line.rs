@@ -9,11 +9,13 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
+use std::time::Duration;
 
 use capstream_hart::Attention;
 
 use super::compartment::Compartment;
-use crate::platform::VcpuLine;
+use crate::platform::thread_clock::ThreadClock;
+use crate::platform::{PortalRun, VcpuLine};
 
 /// Demand: leave the cVM.
 const KILL: u32 = 1;
@@ -29,8 +31,11 @@ pub struct Line {
     abandon_owner: AtomicU64,
     /// The owner of the portal that runs, plus one; 0 when none does.
     portal_of: AtomicU64,
+    /// How many portals were begun.
+    portal_runs: AtomicU64,
     attention: Arc<Attention>,
     thread: OnceLock<Thread>,
+    clock: ThreadClock,
     compartment: Compartment,
 }
 
@@ -42,8 +47,10 @@ impl Line {
             demands: AtomicU32::new(0),
             abandon_owner: AtomicU64::new(0),
             portal_of: AtomicU64::new(0),
+            portal_runs: AtomicU64::new(0),
             attention,
             thread: OnceLock::new(),
+            clock: ThreadClock::new(),
             compartment,
         }
     }
@@ -52,6 +59,12 @@ impl Line {
     pub fn started(&self) {
         // A vCPU is run once.
         let _ = self.thread.set(std::thread::current());
+        self.clock.start();
+    }
+
+    /// From now on no thread does.
+    pub fn ended(&self) {
+        self.clock.stop();
     }
 
     /// The capabilities of the vCPU's cVM.
@@ -101,6 +114,9 @@ impl Line {
     /// Says whose portal runs, if any. A demand to abandon one ends with it.
     pub fn set_portal_of(&self, owner: Option<u64>) {
         let word = owner.map_or(0, |owner| owner.wrapping_add(1));
+        if owner.is_some() {
+            self.portal_runs.fetch_add(1, Ordering::SeqCst);
+        }
         self.portal_of.store(word, Ordering::SeqCst);
         if owner.is_none() {
             self.demands.fetch_and(!ABANDON, Ordering::SeqCst);
@@ -127,6 +143,17 @@ impl VcpuLine for Line {
 
     fn in_portal_of(&self) -> Option<u64> {
         self.portal_of.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    fn portal_run(&self) -> Option<PortalRun> {
+        let number = self.portal_runs.load(Ordering::SeqCst);
+        let owner = self.in_portal_of()?;
+        // Whoever published the owner had numbered the run before.
+        (self.portal_runs.load(Ordering::SeqCst) == number).then_some(PortalRun { owner, number })
+    }
+
+    fn processor_time(&self) -> Option<Duration> {
+        self.clock.read()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -266,6 +266,7 @@ impl Vcpu for HartVcpu {
             portal_fault: Cell::new(None),
         };
         running.enter(boot);
+        vcpu.line.ended();
         Ok(match running.leaving.get() {
             Leaving::Killed => Ended::Killed,
             Leaving::PoweredOff => Ended::PoweredOff,

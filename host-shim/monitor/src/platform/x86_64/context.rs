@@ -31,7 +31,8 @@ use capstream_syscall_patch::PatchTable;
 
 use super::shared_page::SharedPage;
 use super::{futex, raw_syscall};
-use crate::platform::{FaultReport, Hostcalls};
+use crate::platform::thread_clock::ThreadClock;
+use crate::platform::{FaultReport, Hostcalls, PortalRun};
 
 /// [`Context::mode`]: the monitor's code.
 pub const MODE_HOST: u64 = 0;
@@ -129,14 +130,18 @@ pub struct Context {
     pub attention: AtomicU32,
     /// Whose portal is to be abandoned.
     pub abandon_owner: AtomicU64,
-    /// The owner of the portal that runs, plus one; 0 when none does.
+    /// The owner of the portal that runs, plus one; 0 when none does. Only the vCPU's thread writes it, and the next.
     portal_of: AtomicU64,
+    /// How many portals were begun.
+    portal_runs: AtomicU64,
     /// [`RUNNING`], [`SLEEPING`] or [`POLLING`].
     idle: AtomicU32,
     /// Counts wake-ups; the sleeper waits for it to change.
     wake_ups: AtomicU32,
     /// The thread; 0 before it started and after it ended.
     tid: AtomicI32,
+    /// Its processor time.
+    pub clock: ThreadClock,
     /// The process.
     pid: i32,
     /// The kick's signal number.
@@ -163,9 +168,11 @@ impl Context {
             attention: AtomicU32::new(0),
             abandon_owner: AtomicU64::new(0),
             portal_of: AtomicU64::new(0),
+            portal_runs: AtomicU64::new(0),
             idle: AtomicU32::new(RUNNING),
             wake_ups: AtomicU32::new(0),
             tid: AtomicI32::new(0),
+            clock: ThreadClock::new(),
             pid: std::process::id() as i32,
             kick,
             page,
@@ -189,12 +196,14 @@ impl Context {
     /// From now on there is a thread to kick.
     pub fn started(&self) {
         AWAKE.fetch_add(1, Ordering::Relaxed);
+        self.clock.start();
         self.tid.store(raw_syscall::gettid(), Ordering::SeqCst);
     }
 
     /// From now on there is none.
     pub fn ended(&self) {
         self.tid.store(0, Ordering::SeqCst);
+        self.clock.stop();
         AWAKE.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -251,16 +260,34 @@ impl Context {
         self.attention.load(Ordering::SeqCst) & ATTENTION_KILL != 0
     }
 
-    /// Publishes whose portal runs, for [`Context::in_portal_of`].
+    /// Publishes that a portal begins, for [`Context::in_portal_of`]. Those who look do so again until it is as they want: the stores need
+    /// not be seen at once.
     #[inline]
-    pub fn set_portal_of(&self, owner: Option<u64>) {
-        let word = owner.map_or(0, |owner| owner.wrapping_add(1));
-        self.portal_of.store(word, Ordering::SeqCst);
+    pub fn begin_portal_of(&self, owner: u64) {
+        let number = self.portal_runs.load(Ordering::Relaxed).wrapping_add(1);
+        self.portal_runs.store(number, Ordering::Relaxed);
+        self.portal_of
+            .store(owner.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Publishes that it is over.
+    #[inline]
+    pub fn end_portal(&self) {
+        self.portal_of.store(0, Ordering::Release);
     }
 
     /// Whose portal runs, if any.
+    #[inline]
     pub fn in_portal_of(&self) -> Option<u64> {
-        self.portal_of.load(Ordering::SeqCst).checked_sub(1)
+        self.portal_of.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Which portal run that is.
+    pub fn portal_run(&self) -> Option<PortalRun> {
+        let number = self.portal_runs.load(Ordering::Acquire);
+        let owner = self.in_portal_of()?;
+        // Whoever published the owner had numbered the run before.
+        (self.portal_runs.load(Ordering::Acquire) == number).then_some(PortalRun { owner, number })
     }
 
     /// Waits until the pending word is not 0 or the cVM is to be left. `poll` says how long to poll first, and adapts.

@@ -110,11 +110,11 @@ impl Processor for Native<'_> {
         use core::sync::atomic::Ordering;
         // SAFETY: only this thread uses `own`.
         unsafe { (*self.own()).portal_owner = call.owner };
-        self.context.set_portal_of(Some(call.owner));
+        self.context.begin_portal_of(call.owner);
         // SAFETY: the caller has checked that function and stack are its owner's and stay until this returns; what the portal does is
         // contained by the platform.
         let result = unsafe { capstream_call_portal(self.context, call) };
-        self.context.set_portal_of(None);
+        self.context.end_portal();
         if self.context.attention.load(Ordering::Relaxed) & ATTENTION_ABANDON != 0 {
             self.context
                 .attention

@@ -2,6 +2,7 @@
 //! A vCPU from its making to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstream_abi::Layout;
 
@@ -13,7 +14,7 @@ use super::signal_stack::SignalStack;
 use super::thunk::Thunk;
 use super::trampoline::capstream_enter;
 use super::{NAME, signal, timer};
-use crate::platform::{AddressSpace, Ended, Hostcalls, PlatformError, Vcpu, VcpuLine};
+use crate::platform::{AddressSpace, Ended, Hostcalls, PlatformError, PortalRun, Vcpu, VcpuLine};
 
 // From the host's uapi/linux/prctl.h.
 const PR_SET_SYSCALL_USER_DISPATCH: libc::c_int = 59;
@@ -122,6 +123,14 @@ impl VcpuLine for Context {
 
     fn in_portal_of(&self) -> Option<u64> {
         Context::in_portal_of(self)
+    }
+
+    fn portal_run(&self) -> Option<PortalRun> {
+        Context::portal_run(self)
+    }
+
+    fn processor_time(&self) -> Option<Duration> {
+        self.clock.read()
     }
 
     fn as_any(&self) -> &dyn std::any::Any {
