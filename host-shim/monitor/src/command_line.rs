@@ -1,17 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The monitor's command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use capstream_config::{ConfigError, Deployment};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::console::Console;
+use crate::control::Request;
+use crate::control::client::{ClientError, Target};
+use crate::control::server::Server;
+use crate::control::socket::{Listener, SocketError};
 use crate::cvm::Environment;
+use crate::events::{self, EventLayer, Events};
 use crate::exchange::Exchange;
 use crate::exit_code::ExitCode;
+use crate::outlets::Source;
 use crate::platform::{self, Options, PlatformError};
 use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::signals;
@@ -39,6 +49,84 @@ enum Command {
         #[command(flatten)]
         options: RunOptions,
     },
+    /// List cVMs
+    Ps {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Press the power button of a cVM, and wait for its end
+    Stop {
+        /// Its name
+        cvm: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// End a cVM at once
+    Kill {
+        /// Its name
+        cvm: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Stop a cVM if it runs, and start it
+    Restart {
+        /// Its name
+        cvm: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print what the programs and the kernel of a cVM wrote
+    Logs {
+        /// Its name
+        cvm: String,
+        /// Only what its programs or what its kernel wrote
+        #[arg(long, value_enum)]
+        source: Option<LogSource>,
+        /// Only so many of the latest lines
+        #[arg(short = 'n', long, value_name = "LINES")]
+        last: Option<usize>,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Be the console of a cVM; Ctrl-] leaves it
+    Console {
+        /// Its name
+        cvm: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print what happened to cVMs
+    Events {
+        /// Only so many of the latest
+        #[arg(short = 'n', long, value_name = "EVENTS")]
+        last: Option<usize>,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Who wrote a line of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogSource {
+    /// Programs
+    Output,
+    /// The kernel
+    Kernel,
+}
+
+impl From<LogSource> for Source {
+    fn from(source: LogSource) -> Source {
+        match source {
+            LogSource::Output => Source::Output,
+            LogSource::Kernel => Source::Kernel,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +157,9 @@ struct RunOptions {
     /// Let idle vCPUs sleep at once, for less load and more latency
     #[arg(long)]
     no_poll: bool,
+    /// The socket on which operators are answered [default: one for this process in $XDG_RUNTIME_DIR/capstream]
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
 }
 
 /// What ends the monitor before a cVM was started.
@@ -81,6 +172,8 @@ enum StartError {
     #[error(transparent)]
     LogDirectory(#[from] RunDirectoryError),
     #[error(transparent)]
+    Control(#[from] SocketError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error("no deployment was named; use `monitor run FILE` or `monitor -y FILE`")]
     NoFile,
@@ -92,6 +185,7 @@ impl StartError {
             StartError::Platform(PlatformError::Unknown { .. })
             | StartError::Config(_)
             | StartError::LogDirectory(_)
+            | StartError::Control(_)
             | StartError::NoFile
             | StartError::Run(
                 RunError::NoRuntime { .. } | RunError::Image(_) | RunError::Capfile { .. },
@@ -107,10 +201,6 @@ impl StartError {
 /// Does what the command line says; returns the status to exit with. To be called once, before there are threads.
 pub fn main() -> u8 {
     let start = Instant::now();
-    signals::block();
-    // Threads allocate little: memory of their own for each of them would cost more than it gains.
-    // SAFETY: there are no other threads yet.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => {
@@ -123,25 +213,23 @@ pub fn main() -> u8 {
             };
         }
     };
-    let (file, options) = match command_line {
-        CommandLine {
-            command: Some(Command::Run { file, options }),
-            ..
-        } => (Some(file), options),
-        CommandLine { yaml, options, .. } => (yaml, options),
+    let result = match command_line.command {
+        Some(Command::Run { file, options }) => run(&file, options, start),
+        None => match &command_line.yaml {
+            Some(file) => run(file, command_line.options, start),
+            None => Err(StartError::NoFile),
+        },
+        Some(command) => {
+            return match operate(command) {
+                Ok(()) => ExitCode::Success as u8,
+                Err(error) => {
+                    eprintln!("monitor: {error}");
+                    ExitCode::Refused as u8
+                }
+            };
+        }
     };
-    let level = if options.verbose {
-        tracing::Level::INFO
-    } else {
-        tracing::Level::WARN
-    };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level)
-        .with_target(false)
-        .without_time()
-        .init();
-    match run(file, options, start) {
+    match result {
         Ok(status) => status,
         Err(error) => {
             eprintln!("monitor: {error}");
@@ -150,13 +238,73 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(file: Option<PathBuf>, options: RunOptions, start: Instant) -> Result<u8, StartError> {
-    let file = file.ok_or(StartError::NoFile)?;
+/// What is asked of a monitor that runs already.
+fn operate(command: Command) -> Result<(), ClientError> {
+    match command {
+        // A run is not an operation, see `main`.
+        Command::Run { .. } => Ok(()),
+        Command::Ps { target } => target.ps(),
+        Command::Stop { cvm, target } => target.act(&cvm, &Request::Stop { cvm: cvm.clone() }),
+        Command::Kill { cvm, target } => target.act(&cvm, &Request::Kill { cvm: cvm.clone() }),
+        Command::Restart { cvm, target } => {
+            target.act(&cvm, &Request::Restart { cvm: cvm.clone() })
+        }
+        Command::Logs {
+            cvm,
+            source,
+            last,
+            follow,
+            target,
+        } => {
+            let request = Request::Logs {
+                cvm: cvm.clone(),
+                source: source.map(Source::from),
+                last,
+                follow,
+            };
+            target.read(Some(&cvm), &request)
+        }
+        Command::Console { cvm, target } => target.console(&cvm),
+        Command::Events {
+            last,
+            follow,
+            target,
+        } => target.read(None, &Request::Events { last, follow }),
+    }
+}
+
+/// Shows log events on standard error, and keeps them for operators.
+fn start_logging(verbose: bool) -> Arc<Events> {
+    let level = if verbose {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::WARN
+    };
+    let events = events::journal();
+    tracing_subscriber::registry()
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_target(false)
+                .without_time()
+                .with_filter(level),
+        )
+        .with(EventLayer::new(Arc::clone(&events)).with_filter(LevelFilter::INFO))
+        .init();
+    events
+}
+
+fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartError> {
+    signals::block();
+    // Threads allocate little: memory of their own for each of them would cost more than it gains.
+    // SAFETY: there are no other threads yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    let events = start_logging(options.verbose);
     let console = Arc::new(Console::default());
     if options.verbose {
         console.line(&format!("Using yaml.cfg = {}", file.display()));
     }
-    let deployment = Deployment::from_file(&file)?;
+    let deployment = Deployment::from_file(file)?;
     let platform = platform::by_name(
         &options.platform,
         &Options {
@@ -179,11 +327,33 @@ fn run(file: Option<PathBuf>, options: RunOptions, start: Instant) -> Result<u8,
         start,
         kernel_args: options.kernel_args,
     };
-    let outcomes = Supervisor::run(
+    let supervisor = Supervisor::new(
         &deployment,
         environment,
         options.runtime.as_deref(),
         options.timings,
     )?;
+    let server = match Listener::new(options.control.as_deref()) {
+        Ok(listener) => Some(
+            Server::start(
+                listener,
+                supervisor.controller(),
+                events,
+                file.to_owned(),
+                options.platform,
+            )
+            .map_err(|source| RunError::Thread { source })?,
+        ),
+        // Whoever asked for a certain socket needs it.
+        Err(error) if options.control.is_some() => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    };
+    let outcomes = supervisor.run()?;
+    if let Some(server) = server {
+        server.finish();
+    }
     Ok(ExitCode::status(&outcomes))
 }

@@ -6,7 +6,8 @@
 //! A reader that does not read stops the cVM that writes, but does not keep it from being killed: nothing is written before `poll` says
 //! that there is room, and at most as much as then fits.
 //!
-//! Lock order: [`Console`]'s writer is the last; no other lock is taken under it.
+//! Lock order: [`Console`]'s writer is the last; no other lock is taken under it. What is read ahead has a lock of its own, under which
+//! interrupts are raised.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
@@ -151,44 +152,105 @@ impl ConsoleWriter {
     }
 }
 
-/// Standard input, for one cVM. It is read from the first time on that the cVM asks for it: a monitor whose cVM does not read leaves
-/// its input to others.
-#[derive(Debug, Default)]
+/// What the programs of one cVM read: standard input, what operators type, or both. Standard input is read from the first time on
+/// that the cVM asks for it: a monitor whose cVM does not read leaves its input to others.
 pub struct ConsoleInput {
     state: Arc<InputState>,
-    reader: OnceLock<()>,
+    /// Started once; `None` when standard input belongs to nobody.
+    standard_input: Option<OnceLock<()>>,
 }
 
-#[derive(Debug, Default)]
+impl std::fmt::Debug for ConsoleInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsoleInput").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
 struct InputState {
-    ahead: Mutex<VecDeque<u8>>,
+    ahead: Mutex<Ahead>,
     /// Something was taken.
     taken: Condvar,
 }
 
+#[derive(Default)]
+struct Ahead {
+    bytes: VecDeque<u8>,
+    /// Who took last, and is told when there is more.
+    line: Option<Arc<dyn VcpuLine>>,
+}
+
 impl ConsoleInput {
+    /// Of standard input, or only of what is [pushed](ConsoleInput::push).
+    pub fn new(standard_input: bool) -> ConsoleInput {
+        ConsoleInput {
+            state: Arc::default(),
+            standard_input: standard_input.then(OnceLock::new),
+        }
+    }
+
     /// Takes up to `buffer.len()` bytes that are there. Whenever some come later, the vCPU behind `line` gets an interrupt.
     pub fn take(&self, buffer: &mut [u8], line: &Arc<dyn VcpuLine>) -> usize {
-        self.reader.get_or_init(|| {
-            let state = Arc::clone(&self.state);
-            let line = Arc::clone(line);
-            let thread = std::thread::Builder::new().name("console input".to_owned());
-            if let Err(error) = thread.spawn(move || state.read_all(&*line)) {
-                tracing::warn!(%error, "standard input is not read");
-            }
-        });
         let mut ahead = lock(&self.state.ahead);
-        let len = buffer.len().min(ahead.len());
-        for (place, byte) in buffer.iter_mut().zip(ahead.drain(..len)) {
+        if !ahead
+            .line
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, line))
+        {
+            ahead.line = Some(Arc::clone(line));
+        }
+        let len = buffer.len().min(ahead.bytes.len());
+        for (place, byte) in buffer.iter_mut().zip(ahead.bytes.drain(..len)) {
             *place = byte;
         }
+        drop(ahead);
         self.state.taken.notify_all();
+        if let Some(started) = &self.standard_input {
+            started.get_or_init(|| {
+                let state = Arc::clone(&self.state);
+                let thread = std::thread::Builder::new().name("console input".to_owned());
+                if let Err(error) = thread.spawn(move || state.read_all()) {
+                    tracing::warn!(%error, "standard input is not read");
+                }
+            });
+        }
         len
+    }
+
+    /// Adds as much of `bytes` as there is room for; returns how much that was. The cVM is told.
+    pub fn push(&self, bytes: &[u8]) -> usize {
+        self.state.push(&mut lock(&self.state.ahead), bytes)
+    }
+
+    /// Waits for room, unless there is some, `limit` long.
+    pub fn wait_for_room(&self, limit: Duration) {
+        let ahead = lock(&self.state.ahead);
+        if ahead.bytes.len() >= INPUT_AHEAD {
+            // Whether there is room is looked at by the next push.
+            drop(self.state.taken.wait_timeout(ahead, limit));
+        }
+    }
+
+    /// The life of the cVM that took is over.
+    pub fn forget_line(&self) {
+        lock(&self.state.ahead).line = None;
     }
 }
 
 impl InputState {
-    fn read_all(&self, line: &dyn VcpuLine) {
+    fn push(&self, ahead: &mut Ahead, bytes: &[u8]) -> usize {
+        let room = INPUT_AHEAD.saturating_sub(ahead.bytes.len());
+        let len = bytes.len().min(room);
+        ahead.bytes.extend(bytes.iter().take(len));
+        if len > 0
+            && let Some(line) = &ahead.line
+        {
+            line.raise(irq::CONSOLE);
+        }
+        len
+    }
+
+    fn read_all(&self) {
         use std::io::Read;
         let mut buffer = [0; 1024];
         let mut in_line = false;
@@ -209,16 +271,19 @@ impl InputState {
                 }
             };
             in_line = buffer.get(len - 1).is_some_and(|&byte| byte != b'\n');
+            let mut rest = buffer.get(..len).unwrap_or_default();
             let mut ahead = lock(&self.ahead);
-            while ahead.len() >= INPUT_AHEAD {
+            loop {
+                let pushed = self.push(&mut ahead, rest);
+                rest = rest.get(pushed..).unwrap_or_default();
+                if rest.is_empty() {
+                    break;
+                }
                 ahead = self
                     .taken
                     .wait(ahead)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            ahead.extend(buffer.iter().take(len));
-            drop(ahead);
-            line.raise(irq::CONSOLE);
         }
     }
 }

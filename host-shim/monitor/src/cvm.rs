@@ -24,12 +24,13 @@ use capstream_capability::{Capability, CapabilityError, RegistryError};
 use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
 
 use crate::boot::{Boot, BootError};
-use crate::console::{Console, ConsoleInput, ConsoleWriter};
+use crate::console::{Console, ConsoleWriter};
 use crate::exchange::{CvmTable, Exchange};
 use crate::exit_code::Outcome;
 use crate::hostcall::{CvmCalls, Parts};
 use crate::image::{Image, ImageError};
 use crate::kernel_log::KernelLog;
+use crate::outlets::{LineSplitter, Outlets, ProgramOutput, Source};
 use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Vcpu};
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
@@ -68,6 +69,10 @@ pub struct CvmSpec {
     pub portal_deadline: Duration,
     /// Whether its capabilities lack the software-defined permissions.
     pub clean_room: bool,
+    /// What operators see of it.
+    pub outlets: Arc<Outlets>,
+    /// Whether it has run before: its log goes on then.
+    pub again: bool,
 }
 
 /// What all cVMs of a run have in common.
@@ -293,11 +298,14 @@ fn assemble<E: Send + 'static>(
         exchange: Arc::clone(exchange),
         table,
         console: Arc::clone(console),
-        output: RefCell::new(ConsoleWriter::new(
-            Arc::clone(console),
-            (!environment.single).then(|| format!("{}: ", spec.name)),
+        output: RefCell::new(ProgramOutput::new(
+            ConsoleWriter::new(
+                Arc::clone(console),
+                (!environment.single).then(|| format!("{}: ", spec.name)),
+            ),
+            Arc::clone(&spec.outlets),
         )),
-        input: environment.single.then(ConsoleInput::default),
+        outlets: Arc::clone(&spec.outlets),
         log: RefCell::new(kernel_log(spec, environment)),
         devices: Vec::new(),
         timings: Arc::clone(&timings),
@@ -352,7 +360,7 @@ fn describe(
 fn kernel_log(spec: &CvmSpec, environment: &Environment) -> KernelLog {
     let file = environment.run_directory.as_ref().and_then(|directory| {
         directory
-            .create_log(&spec.name)
+            .open_log(&spec.name, spec.again)
             .inspect_err(
                 |error| tracing::warn!(cvm = spec.name, %error, "its kernel log is not kept"),
             )
@@ -366,7 +374,8 @@ fn kernel_log(spec: &CvmSpec, environment: &Environment) -> KernelLog {
         };
         ConsoleWriter::new(Arc::clone(&environment.console), Some(prefix))
     });
-    KernelLog::new(file, echo)
+    let lines = LineSplitter::new(Arc::clone(&spec.outlets), Source::Kernel);
+    KernelLog::new(file, echo, Some(lines))
 }
 
 fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError> {
@@ -446,6 +455,7 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
 /// Gives everything back. Returns the last lines of the kernel's log.
 fn take_apart(mut parts: Parts) -> Vec<String> {
     parts.devices.clear();
+    parts.outlets.input.forget_line();
     parts.output.get_mut().finish();
     let log = parts.log.get_mut();
     log.finish();

@@ -94,6 +94,8 @@ pub enum ExitCode {
     ProgramFailed = 1,
     /// The command line or the configuration is wrong: something was not started.
     Usage = 2,
+    /// A monitor that runs did not do what it was asked, or none runs.
+    Refused = 3,
     /// A cVM was killed because it did not power off when it was asked to.
     Killed = 121,
     /// The kernel of a cVM panicked.
@@ -116,6 +118,7 @@ Exit status:
   N    the program of the only cVM exited with N, or was ended by signal N - 128
   1    with several cVMs: the program of one failed
   2    the command line or the configuration is wrong
+  3    of stop, logs and the like: there is no such monitor or cVM, or it did not do what it was asked
   121  a cVM was killed because it did not power off when asked to
   122  the kernel of a cVM panicked
   123  the kernel of a cVM, or a portal of it, was stopped for a fault
@@ -149,7 +152,7 @@ Exit status:
             ExitCode::Killed => 3,
             ExitCode::KernelPanicked => 4,
             ExitCode::CvmFaulted => 5,
-            ExitCode::Usage | ExitCode::MonitorFailed => 6,
+            ExitCode::Usage | ExitCode::Refused | ExitCode::MonitorFailed => 6,
         }
     }
 
@@ -197,6 +200,7 @@ mod tests {
             ExitCode::Success,
             ExitCode::ProgramFailed,
             ExitCode::Usage,
+            ExitCode::Refused,
             ExitCode::Killed,
             ExitCode::KernelPanicked,
             ExitCode::CvmFaulted,

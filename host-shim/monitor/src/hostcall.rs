@@ -26,10 +26,11 @@ use capstream_capability::{
 use capstream_virtio::MmioTransport;
 
 use crate::boot::fill_random;
-use crate::console::{Console, ConsoleInput, ConsoleWriter};
+use crate::console::Console;
 use crate::exchange::{CvmHandles, CvmTable, Exchange, Stream};
 use crate::exit_code::Outcome;
 use crate::kernel_log::KernelLog;
+use crate::outlets::{Outlets, ProgramOutput};
 use crate::platform::{
     AddressSpace, Addressing, Fault, Hostcalls, Platform, PortalCall, PortalFailure, Processor,
 };
@@ -117,9 +118,9 @@ pub struct Parts {
     /// Where the monitor's lines go.
     pub console: Arc<Console>,
     /// What its programs write.
-    pub output: RefCell<ConsoleWriter>,
-    /// What its programs read, if it is the one that gets input.
-    pub input: Option<ConsoleInput>,
+    pub output: RefCell<ProgramOutput>,
+    /// What operators see of it, and what its programs read.
+    pub outlets: Arc<Outlets>,
     /// What its kernel logs.
     pub log: RefCell<KernelLog>,
     /// Its devices, by number.
@@ -411,12 +412,9 @@ impl CvmCalls {
 
     fn console_read(&self, ptr: u64, len: u64) -> Answer {
         let place = self.to_store(ptr, len)?;
-        let Some(input) = &self.parts.input else {
-            return Ok(0);
-        };
         let mut buffer = [0; TEXT];
         let room = place.length().min(TEXT as u64) as usize;
-        let len = input.take(
+        let len = self.parts.outlets.input.take(
             buffer.get_mut(..room).unwrap_or_default(),
             self.parts.receiver.line(),
         );

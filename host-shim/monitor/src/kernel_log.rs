@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::console::ConsoleWriter;
+use crate::outlets::LineSplitter;
 
 /// How many bytes are remembered.
 const REMEMBERED: usize = 8 << 10;
@@ -16,15 +17,22 @@ pub struct KernelLog {
     file: Option<File>,
     /// Shows it as it comes.
     echo: Option<ConsoleWriter>,
+    /// For operators.
+    lines: Option<LineSplitter>,
     recent: VecDeque<u8>,
 }
 
 impl KernelLog {
-    /// Writes to `file` and `echo`, where there are any.
-    pub fn new(file: Option<File>, echo: Option<ConsoleWriter>) -> KernelLog {
+    /// Writes to all of these that there are.
+    pub fn new(
+        file: Option<File>,
+        echo: Option<ConsoleWriter>,
+        lines: Option<LineSplitter>,
+    ) -> KernelLog {
         KernelLog {
             file,
             echo,
+            lines,
             recent: VecDeque::with_capacity(REMEMBERED),
         }
     }
@@ -42,6 +50,9 @@ impl KernelLog {
         {
             tracing::warn!(%error, "the kernel's log is not written to its file any more");
             self.file = None;
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.write(bytes);
         }
         if let Some(echo) = &mut self.echo {
             echo.write(bytes, is_killed);
@@ -63,6 +74,9 @@ impl KernelLog {
 
     /// Ends a line that is being shown.
     pub fn finish(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.finish();
+        }
         if let Some(echo) = &mut self.echo {
             echo.finish();
         }
@@ -88,7 +102,7 @@ mod tests {
     #[test]
     fn file_gets_everything() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut log = KernelLog::new(Some(file.reopen().unwrap()), None);
+        let mut log = KernelLog::new(Some(file.reopen().unwrap()), None, None);
         log.write(b"one\n", &|| false);
         log.write(b"two", &|| false);
         assert_eq!(std::fs::read(file.path()).unwrap(), b"one\ntwo");

@@ -4,7 +4,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`command_line`] | what a user calls |
-//! | [`supervisor`] | starts, watches and ends the cVMs of a deployment |
+//! | [`supervisor`], [`unit`], [`restart`] | starts, watches and ends the cVMs of a deployment |
+//! | [`control`], [`events`], [`outlets`], [`journal`] | how operators reach it, and what they see |
 //! | [`cvm`] | one cVM from its parts to its end |
 //! | [`image`], [`boot`] | what is in its memory when it starts |
 //! | [`hostcall`] | the answers to its kernel |
@@ -27,18 +28,24 @@
 pub mod boot;
 pub mod command_line;
 pub mod console;
+pub mod control;
 pub mod cvm;
+pub mod events;
 pub mod exchange;
 pub mod exit_code;
 pub mod hostcall;
 pub mod image;
+pub mod journal;
 pub mod kernel_log;
 pub mod lines;
+pub mod outlets;
 pub mod platform;
 pub mod receiver;
+pub mod restart;
 pub mod run_directory;
 pub mod sealed_set;
 pub mod signals;
 pub mod supervisor;
 pub mod timings;
+pub mod unit;
 pub mod watchdog;

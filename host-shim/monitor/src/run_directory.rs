@@ -95,14 +95,23 @@ impl RunDirectory {
         self.path.join(format!("{name}.log"))
     }
 
-    /// Makes the log of a cVM, empty.
+    /// Opens the log of a cVM: empty, or, when it has run before, to go on.
     ///
     /// # Errors
     ///
     /// [`RunDirectoryError`].
-    pub fn create_log(&self, cvm: &str) -> Result<File, RunDirectoryError> {
+    pub fn open_log(&self, cvm: &str, again: bool) -> Result<File, RunDirectoryError> {
         let path = self.log_path(cvm);
-        File::create(&path).map_err(|source| RunDirectoryError { path, source })
+        let mut options = File::options();
+        if again {
+            options.append(true);
+        } else {
+            options.write(true).truncate(true);
+        }
+        options
+            .create(true)
+            .open(&path)
+            .map_err(|source| RunDirectoryError { path, source })
     }
 }
 
@@ -180,6 +189,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDirectory::at(folder.path()).unwrap();
         assert_eq!(run.log_path("../a b/c"), folder.path().join(".._a_b_c.log"));
-        run.create_log("../a b/c").unwrap();
+        run.open_log("../a b/c", false).unwrap();
     }
 }

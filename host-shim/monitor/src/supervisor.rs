@@ -1,39 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Starts the cVMs of a deployment in order, watches them, and ends them when asked to.
+//! Starts the cVMs of a deployment in order, watches them, starts them again, and ends them when asked to: by signals, or by operators.
 //!
 //! # States of a run
 //!
 //! ```text
-//! Running --first signal--> Stopping (power button pressed) --second signal, or PATIENCE--> Killing --PATIENCE--> given up
-//!    |                           |                                                            |
-//!    +------- last cVM ended ----+------------------------------------------------------------+--> over
+//! Running --first signal--> Leaving (power buttons pressed) --second signal--> Leaving (all killed)
+//!    |                           |                                                |
+//!    +------- all are over ------+------------------------------------------------+--> over
 //! ```
 //!
-//! While stopping no cVM is started any more.
+//! When leaving no cVM is started any more. The states of each cVM are at the top of `unit.rs`. Everything here happens on one
+//! thread, which waits for [`Event`]s and for deadlines; there is no lock.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver as Events, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver as Events, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use capstream_abi::irq;
 use capstream_capability::{Capability, Key, Mode, Permissions, Publication};
-use capstream_config::{CapfileConfig, CvmConfig, Deployment, Wait};
+use capstream_config::{CapfileConfig, Deployment, Wait};
 
-use crate::cvm::{self, Cvm, CvmSpec, EndOfCvm, Environment};
+use crate::control::{Answer, Controller, Refusal, Request};
+use crate::cvm::{self, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
 use crate::platform::{AddressSpace, Fault, Placement, Platform, PlatformError, Protection};
-use crate::receiver::{PORTAL_DEADLINE, PortalFailed};
+use crate::receiver::PortalFailed;
 use crate::signals;
+use crate::unit::{Due, Unit};
 
-/// How long a cVM may take to power off, and how long a killed one to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a portal of another cVM may keep a killed one.
-const PORTAL_PATIENCE: Duration = Duration::from_secs(1);
-/// How often killed cVMs are looked at.
-const STEP: Duration = Duration::from_millis(100);
 const PAGE: u64 = capstream_abi::boot::PAGE;
 
 /// Why a run could not begin.
@@ -67,33 +63,33 @@ pub enum RunError {
     },
 }
 
+/// Something that the supervisor has to know of.
 enum Event {
     Ended(EndOfCvm),
     Signal(i32),
+    Request(Request, Sender<Answer>),
 }
 
-/// Where a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Running,
-    /// Since then.
-    Stopping(Instant),
-    /// Since then.
-    Killing(Instant),
+/// When the next cVM of the deployment may be started.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Now,
+    At(Instant),
+    /// When this one has ended.
+    After(usize),
 }
 
 /// A run.
 pub struct Supervisor {
     environment: Environment,
     timings: bool,
-    /// By their number in the deployment.
-    running: BTreeMap<usize, Cvm>,
-    names: Vec<String>,
-    images: Vec<Arc<Image>>,
-    outcomes: BTreeMap<usize, Outcome>,
-    phase: Phase,
+    units: Vec<Unit>,
+    /// How many of them had their turn to start.
+    begun: usize,
+    next: Next,
+    leaving: bool,
     events: Events<Event>,
-    sender: mpsc::Sender<Event>,
+    sender: Sender<Event>,
     /// The buffers of capfiles.
     _capfiles: Vec<Arc<dyn AddressSpace>>,
 }
@@ -124,21 +120,6 @@ pub fn default_runtime(platform: &dyn Platform) -> Result<PathBuf, RunError> {
         looked = path;
     }
     Err(RunError::NoRuntime { looked })
-}
-
-fn spec(config: &CvmConfig) -> CvmSpec {
-    let isolation = &config.isolation;
-    CvmSpec {
-        name: config.name.clone(),
-        disk: config.disk.clone(),
-        args: config.args.clone(),
-        placement: Placement::At(isolation.base),
-        size: Some(isolation.size),
-        begin: isolation.begin,
-        end: isolation.end,
-        portal_deadline: PORTAL_DEADLINE,
-        clean_room: config.clean_room,
-    }
 }
 
 /// Publishes a buffer under the monitor's own name.
@@ -185,19 +166,19 @@ fn publish(
 }
 
 impl Supervisor {
-    /// Runs a deployment to its end. `runtime` is for cVMs that do not name a runtime image; `timings` prints when what happened.
+    /// Gets everything ready for a deployment. `runtime` is for cVMs that do not name a runtime image; `timings` prints when what happened.
     ///
     /// # Errors
     ///
     /// [`RunError`]; no cVM has been started then.
-    pub fn run(
+    pub fn new(
         deployment: &Deployment,
         environment: Environment,
         runtime: Option<&Path>,
         timings: bool,
-    ) -> Result<Vec<Outcome>, RunError> {
+    ) -> Result<Supervisor, RunError> {
         let mut images: BTreeMap<PathBuf, Arc<Image>> = BTreeMap::new();
-        let mut plan = Vec::new();
+        let mut units = Vec::new();
         for config in &deployment.cvms {
             let path = match (&config.runtime, runtime) {
                 (Some(path), _) => path.clone(),
@@ -212,7 +193,20 @@ impl Supervisor {
                     image
                 }
             };
-            plan.push((spec(config), config, image));
+            units.push(Unit::new(config, image, environment.single));
+            for (key, set) in [
+                ("net", config.net.is_some()),
+                ("callback_in", config.callback_in.is_some()),
+                ("callback_out", config.callback_out.is_some()),
+            ] {
+                if set {
+                    tracing::warn!(
+                        cvm = config.name,
+                        key,
+                        "this monitor does nothing with the key"
+                    );
+                }
+            }
         }
         let capfiles = deployment
             .capfiles
@@ -220,105 +214,126 @@ impl Supervisor {
             .map(|capfile| publish(capfile, &environment))
             .collect::<Result<Vec<_>, _>>()?;
         let (sender, events) = mpsc::channel();
-        signals::listen(sender.clone(), Event::Signal)
-            .map_err(|source| RunError::Thread { source })?;
-        let mut supervisor = Supervisor {
+        Ok(Supervisor {
             environment,
             timings,
-            running: BTreeMap::new(),
-            names: plan.iter().map(|(spec, ..)| spec.name.clone()).collect(),
-            images: plan.iter().map(|(.., image)| Arc::clone(image)).collect(),
-            outcomes: BTreeMap::new(),
-            phase: Phase::Running,
+            units,
+            begun: 0,
+            next: Next::Now,
+            leaving: false,
             events,
             sender,
             _capfiles: capfiles,
-        };
-        for (index, (spec, config, image)) in plan.iter().enumerate() {
-            if supervisor.phase != Phase::Running {
-                break;
-            }
-            supervisor.start(index, spec, config, image);
-        }
-        if supervisor.phase == Phase::Running && supervisor.environment.verbose {
-            supervisor.environment.console.line("ALL cVMs loaded");
-        }
-        while !supervisor.running.is_empty() && !supervisor.given_up() {
-            supervisor.next_event(None);
-        }
-        Ok(supervisor.finish())
+        })
     }
 
-    fn start(&mut self, index: usize, spec: &CvmSpec, config: &CvmConfig, image: &Image) {
-        if self.environment.verbose {
-            self.environment.console.line(&format!(
-                "***************** Deploy '{}' ***************",
-                spec.name
-            ));
-        }
-        for (key, set) in [
-            ("net", config.net.is_some()),
-            ("callback_in", config.callback_in.is_some()),
-            ("callback_out", config.callback_out.is_some()),
-        ] {
-            if set {
-                tracing::warn!(
-                    cvm = spec.name,
-                    key,
-                    "this monitor does nothing with the key"
-                );
+    /// How operators reach it.
+    pub fn controller(&self) -> Controller {
+        let sender = self.sender.clone();
+        Controller::new(move |request, reply| sender.send(Event::Request(request, reply)).is_ok())
+    }
+
+    /// Runs the deployment to its end; returns how each cVM ended.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Thread`]; no cVM has been started then.
+    pub fn run(mut self) -> Result<Vec<Outcome>, RunError> {
+        signals::listen(self.sender.clone(), Event::Signal)
+            .map_err(|source| RunError::Thread { source })?;
+        loop {
+            self.do_what_is_due();
+            if self.units.iter().all(Unit::is_over) {
+                break;
             }
+            self.next_event();
+        }
+        Ok(self.finish())
+    }
+
+    fn do_what_is_due(&mut self) {
+        for index in 0..self.units.len() {
+            match self.units.get(index).and_then(Unit::due) {
+                Some(Due::Start) => self.start(index),
+                Some(Due::Kill) => self.kill(index),
+                Some(Due::FreeFromPortal) => self.free_from_portal(index),
+                None => {}
+            }
+        }
+        while !self.leaving && self.begun < self.units.len() && self.may_begin() {
+            let index = self.begun;
+            self.begun += 1;
+            self.next = Next::Now;
+            if !self.units.get(index).is_some_and(Unit::is_waiting) {
+                // An operator has started it before its turn, or stopped it.
+                continue;
+            }
+            self.start(index);
+            let Some(unit) = self.units.get(index) else {
+                continue;
+            };
+            self.next = match unit.wait {
+                Wait::Seconds(seconds) if unit.cvm().is_some() => {
+                    Next::At(Instant::now() + Duration::from_secs(seconds.into()))
+                }
+                Wait::Join => Next::After(index),
+                _ => Next::Now,
+            };
+            if self.begun == self.units.len() && self.environment.verbose {
+                self.environment.console.line("ALL cVMs loaded");
+            }
+        }
+    }
+
+    fn may_begin(&self) -> bool {
+        match self.next {
+            Next::Now => true,
+            Next::At(time) => time <= Instant::now(),
+            Next::After(index) => self.units.get(index).is_none_or(Unit::is_over),
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        let environment = &self.environment;
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        if environment.verbose {
+            environment.console.line(&format!(
+                "***************** Deploy '{}' ***************",
+                unit.name()
+            ));
         }
         let started = cvm::start(
             index,
-            spec,
-            image,
-            &self.environment,
+            &unit.spec,
+            &unit.image,
+            environment,
             self.sender.clone(),
             Event::Ended,
         );
         match started {
             Ok(cvm) => {
-                self.running.insert(index, cvm);
-                self.environment.platform.prepare_in_background();
+                unit.started(cvm);
+                environment.platform.prepare_in_background();
+                tracing::info!(cvm = unit.name(), "started");
             }
-            Err(error) => {
-                self.ended(EndOfCvm {
-                    index,
-                    outcome: Outcome::NotStarted(error.to_string()),
-                    last_lines: Vec::new(),
-                });
-                return;
-            }
-        }
-        match config.wait {
-            Wait::None => {}
-            Wait::Seconds(seconds) => {
-                let until = Instant::now() + Duration::from_secs(seconds.into());
-                while self.phase == Phase::Running && Instant::now() < until {
-                    self.next_event(Some(until));
-                }
-            }
-            Wait::Join => {
-                while self.running.contains_key(&index) && !self.given_up() {
-                    self.next_event(None);
-                }
-            }
+            Err(error) => self.ended(EndOfCvm {
+                index,
+                outcome: Outcome::NotStarted(error.to_string()),
+                last_lines: Vec::new(),
+            }),
         }
     }
 
-    fn given_up(&self) -> bool {
-        matches!(self.phase, Phase::Killing(since) if since.elapsed() >= PATIENCE)
-    }
-
-    /// Handles what happens next; returns at `until` at the latest, and whenever something has to be looked at.
-    fn next_event(&mut self, until: Option<Instant>) {
-        let deadline = match self.phase {
-            Phase::Running => until,
-            Phase::Stopping(since) => Some(since + PATIENCE),
-            Phase::Killing(_) => Some(Instant::now() + STEP),
+    /// Handles what happens next; returns when something may be due.
+    fn next_event(&mut self) {
+        let of_units = self.units.iter().filter_map(Unit::deadline);
+        let of_start = match self.next {
+            Next::At(time) if !self.leaving && self.begun < self.units.len() => Some(time),
+            _ => None,
         };
-        let event = match deadline {
+        let event = match of_units.chain(of_start).min() {
             Some(deadline) => {
                 let rest = deadline.saturating_duration_since(Instant::now());
                 self.events.recv_timeout(rest)
@@ -331,63 +346,55 @@ impl Supervisor {
         match event {
             Ok(Event::Ended(end)) => self.ended(end),
             Ok(Event::Signal(signal)) => self.signal(signal),
+            Ok(Event::Request(request, reply)) => self.answer(request, reply),
             // The supervisor keeps a sender, so nothing came in time.
-            Err(_) => match self.phase {
-                Phase::Running => {}
-                Phase::Stopping(since) if since.elapsed() >= PATIENCE => self.kill_all(),
-                Phase::Stopping(_) => {}
-                Phase::Killing(since) if since.elapsed() >= PORTAL_PATIENCE => {
-                    self.free_from_portals()
-                }
-                Phase::Killing(_) => {}
-            },
+            Err(_) => {}
         }
     }
 
     fn signal(&mut self, signal: i32) {
-        match self.phase {
-            Phase::Running => {
-                tracing::info!(signal, "pressing the power button of every cVM");
-                self.phase = Phase::Stopping(Instant::now());
-                for cvm in self.running.values() {
-                    cvm.receiver.line().raise(irq::POWER_BUTTON);
-                }
+        if self.leaving {
+            for index in 0..self.units.len() {
+                self.kill(index);
             }
-            Phase::Stopping(_) => self.kill_all(),
-            Phase::Killing(_) => {}
+            return;
+        }
+        tracing::info!(signal, "pressing the power button of every cVM");
+        self.leaving = true;
+        for unit in &mut self.units {
+            unit.leave_out();
+            unit.stop();
         }
     }
 
-    fn kill_all(&mut self) {
-        self.phase = Phase::Killing(Instant::now());
-        for (index, cvm) in &self.running {
-            tracing::warn!(
-                cvm = self.name(*index),
-                "it did not power off; it is killed"
-            );
-            cvm.receiver.line().kill();
-        }
-    }
-
-    /// Killed cVMs whose threads are in a portal of another that does not return are taken out of it.
-    fn free_from_portals(&self) {
-        for cvm in self.running.values() {
-            let Some(owner) = cvm.receiver.line().in_portal_of() else {
-                continue;
-            };
-            cvm.receiver.line().abandon_portal(owner);
-            if let Some(other) = self
-                .running
-                .values()
-                .find(|other| other.receiver.number() == owner)
-            {
-                other.receiver.fail(PortalFailed::Stuck);
+    fn kill(&mut self, index: usize) {
+        if let Some(unit) = self.units.get_mut(index)
+            && unit.cvm().is_some()
+        {
+            if !unit.is_killed() {
+                tracing::warn!(cvm = unit.name(), "it did not power off; it is killed");
             }
+            unit.kill();
         }
     }
 
-    fn name(&self, index: usize) -> &str {
-        self.names.get(index).map_or("", String::as_str)
+    /// A killed cVM whose thread is in a portal of another that does not return is taken out of it.
+    fn free_from_portal(&self, index: usize) {
+        let running = || self.units.iter().filter_map(Unit::cvm);
+        let Some(line) = self
+            .units
+            .get(index)
+            .and_then(|unit| Some(unit.cvm()?.receiver.line()))
+        else {
+            return;
+        };
+        let Some(owner) = line.in_portal_of() else {
+            return;
+        };
+        line.abandon_portal(owner);
+        if let Some(other) = running().find(|other| other.receiver.number() == owner) {
+            other.receiver.fail(PortalFailed::Stuck);
+        }
     }
 
     fn ended(&mut self, end: EndOfCvm) {
@@ -396,8 +403,12 @@ impl Supervisor {
             outcome,
             last_lines,
         } = end;
-        let name = self.name(index).to_owned();
-        if let Some(cvm) = self.running.remove(&index) {
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        let name = unit.name().to_owned();
+        let (cvm, again) = unit.ended(outcome.clone(), self.leaving);
+        if let Some(cvm) = cvm {
             if self.timings {
                 eprintln!("timings: {}", cvm.timings.to_json(&name));
             }
@@ -408,14 +419,12 @@ impl Supervisor {
         if !quiet || self.environment.verbose {
             eprintln!("monitor: cVM `{name}`: {outcome}");
         }
+        tracing::info!(cvm = name, %outcome, "ended");
         let broken = matches!(outcome, Outcome::Panicked | Outcome::Faulted(_));
-        if broken
-            && let Some(image) = self.images.get(index)
-            && image.was_changed()
-        {
+        if broken && unit.image.was_changed() {
             eprintln!(
                 "monitor: {} was written to while the cVM ran, which may be why; replace it by renaming instead",
-                image.path().display()
+                unit.image.path().display()
             );
         }
         if matches!(
@@ -428,21 +437,94 @@ impl Supervisor {
                 eprintln!("    {line}");
             }
         }
-        self.outcomes.insert(index, outcome);
-    }
-
-    fn finish(mut self) -> Vec<Outcome> {
-        let stuck: Vec<usize> = self.running.keys().copied().collect();
-        for index in stuck {
-            self.outcomes.insert(
-                index,
-                Outcome::MonitorFailed("it could not be killed".to_owned()),
-            );
-            eprintln!(
-                "monitor: cVM `{}`: it could not be killed",
-                self.name(index)
+        if let Some(delay) = again {
+            if !quiet || self.environment.verbose {
+                eprintln!(
+                    "monitor: cVM `{name}` is started again in {:.1} s",
+                    delay.as_secs_f64()
+                );
+            }
+            tracing::info!(
+                cvm = name,
+                delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                "to be started again"
             );
         }
-        std::mem::take(&mut self.outcomes).into_values().collect()
+    }
+
+    fn answer(&mut self, request: Request, reply: Sender<Answer>) {
+        let answer = match self.do_request(request, &reply) {
+            Ok(Some(answer)) => answer,
+            // It comes later.
+            Ok(None) => return,
+            Err(refusal) => Answer::Refused(refusal),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(answer);
+    }
+
+    fn unit(&mut self, name: &str) -> Result<&mut Unit, Refusal> {
+        let known: Vec<String> = self
+            .units
+            .iter()
+            .map(|unit| unit.name().to_owned())
+            .collect();
+        self.units
+            .iter_mut()
+            .find(|unit| unit.name() == name)
+            .ok_or_else(|| Refusal::NoSuchCvm {
+                name: name.to_owned(),
+                known: known.join(", "),
+            })
+    }
+
+    fn do_request(
+        &mut self,
+        request: Request,
+        reply: &Sender<Answer>,
+    ) -> Result<Option<Answer>, Refusal> {
+        match request {
+            Request::List {} => {
+                let cvms = self.units.iter().map(Unit::report).collect();
+                Ok(Some(Answer::Cvms(cvms)))
+            }
+            Request::Stop { cvm } => {
+                let unit = self.unit(&cvm)?;
+                unit.leave_out();
+                unit.stop();
+                unit.tell_end(reply.clone());
+                Ok(None)
+            }
+            Request::Kill { cvm } => {
+                let unit = self.unit(&cvm)?;
+                unit.leave_out();
+                unit.kill();
+                unit.tell_end(reply.clone());
+                Ok(None)
+            }
+            Request::Restart { cvm } => {
+                if self.leaving {
+                    return Err(Refusal::Leaving);
+                }
+                self.unit(&cvm)?.restart(reply.clone());
+                Ok(None)
+            }
+            Request::Logs { cvm, .. } | Request::Console { cvm } => {
+                let outlets = Arc::clone(&self.unit(&cvm)?.spec.outlets);
+                Ok(Some(Answer::Outlets(outlets)))
+            }
+            Request::Events { .. } => Err(Refusal::NotForTheSupervisor),
+        }
+    }
+
+    fn finish(self) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for unit in &self.units {
+            if unit.cvm().is_some() {
+                eprintln!("monitor: cVM `{}`: it could not be killed", unit.name());
+            }
+            outcomes.extend(unit.outcome());
+        }
+        outcomes
     }
 }
