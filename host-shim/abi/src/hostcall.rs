@@ -70,9 +70,10 @@ hostcalls! {
     /// `(id)`: by the endpoint's owner on its own vCPU: raises [`crate::irq::CAPABILITY`] in every cVM that asked by [`Hostcall::Wait`];
     /// by the endpoint's portal: raises it in the cVM that owns the endpoint.
     408 Wake HOSTCALL_WAKE;
-    /// `(portal, cookie, key, device)`: publishes a portal under the 10 byte key at `key`; `device` is a number for the log. Returns the endpoint's id.
+    /// `(portal, cookie, key, device, class)`: publishes a portal under the 10 byte key at `key` among the keys of its [`class`]; `device` is a number
+    /// for the log. Returns the endpoint's id. `EADDRINUSE` when the key is taken, `EINVAL` when there is no such class.
     409 StreamAdvertise HOSTCALL_STREAM_ADVERTISE;
-    /// `(key, flags)`: connects to a portal. Returns a handle. Errors as [`Hostcall::FileProbe`].
+    /// `(key, flags, class)`: connects to a portal of this [`class`]. Returns a handle. Errors as [`Hostcall::FileProbe`].
     410 StreamProbe HOSTCALL_STREAM_PROBE;
     /// `(handle, ptr, len, op)`: runs the portal behind the handle on this thread, in its owner's compartment, and returns what it returns.
     /// `EPIPE` when the endpoint is gone, `EBUSY` when other senders are in all portals of its owner, `EBADF` when the handle is not the caller's.
@@ -120,4 +121,15 @@ hostcalls! {
     1023 FileWrite HOSTCALL_FILE_WRITE;
     /// `(ms)`: gives the host processor to others; for a portal that waits for another portal. Never waits longer than a scheduling round.
     1024 Relax HOSTCALL_RELAX;
+}
+
+/// What portals are for, an argument of [`Hostcall::StreamAdvertise`] and [`Hostcall::StreamProbe`]: a number for each device kind, picked by its driver. Each
+/// class has a space of keys of its own. The published interface knows streams only, and drivers of it leave 0 in the argument.
+pub mod class {
+    /// Messages, `/cap/chN`.
+    pub const STREAM: u64 = 0;
+    /// Doorbells, `/cap/cgN`.
+    pub const BELL: u64 = 1;
+    /// The greatest number of a class.
+    pub const MAX: u64 = 255;
 }

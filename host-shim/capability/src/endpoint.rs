@@ -4,7 +4,7 @@
 use std::sync::Mutex as StdMutex;
 use std::sync::PoisonError;
 
-use crate::{Armed, ArmedSet, InFlight, Key, Owner, Revocation};
+use crate::{Armed, ArmedSet, InFlight, Key, Kind, Owner, Revocation};
 
 /// Something published under a key: what it is (`P`), whose it is, who uses it and who waits for it.
 ///
@@ -15,6 +15,7 @@ pub struct Endpoint<P> {
     revocation: Revocation,
     payload: P,
     armed: ArmedSet,
+    kind: Kind,
     key: Key,
     owner: Owner,
     id: u64,
@@ -23,11 +24,12 @@ pub struct Endpoint<P> {
 }
 
 impl<P> Endpoint<P> {
-    pub(crate) fn new(key: Key, owner: Owner, id: u64, payload: P) -> Endpoint<P> {
+    pub(crate) fn new(kind: Kind, key: Key, owner: Owner, id: u64, payload: P) -> Endpoint<P> {
         Endpoint {
             revocation: Revocation::new(),
             payload,
             armed: ArmedSet::new(),
+            kind,
             key,
             owner,
             id,
@@ -39,6 +41,11 @@ impl<P> Endpoint<P> {
     #[inline]
     pub fn payload(&self) -> &P {
         &self.payload
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The key it was published under.

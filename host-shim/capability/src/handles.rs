@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Endpoint, Kind, Owner, RegistryError};
+use crate::{Endpoint, Limits, Owner, RegistryError};
 
 /// An endpoint of either kind.
 #[derive(Debug)]
@@ -80,16 +80,16 @@ impl<S, F> Slots<S, F> {
         }
     }
 
-    /// How many objects of a kind the owner publishes.
-    pub(crate) fn owned(&self, kind: Kind) -> usize {
-        let of_kind = |entry: &&Entry<S, F>| {
-            matches!(
-                (entry, kind),
-                (Entry::Owned(Object::Stream(_)), Kind::Stream)
-                    | (Entry::Owned(Object::File(_)), Kind::File)
-            )
-        };
-        self.entries.iter().filter(of_kind).count()
+    /// How many portals the owner publishes, of all classes.
+    pub(crate) fn streams(&self) -> usize {
+        let is_stream = |entry: &&Entry<S, F>| matches!(entry, Entry::Owned(Object::Stream(_)));
+        self.entries.iter().filter(is_stream).count()
+    }
+
+    /// How many ranges the owner publishes.
+    pub(crate) fn files(&self) -> usize {
+        let is_file = |entry: &&Entry<S, F>| matches!(entry, Entry::Owned(Object::File(_)));
+        self.entries.iter().filter(is_file).count()
     }
 
     /// How many handles the owner has.
@@ -105,16 +105,18 @@ impl<S, F> Slots<S, F> {
 #[derive(Debug)]
 pub struct Table<S, F> {
     owner: Owner,
+    limits: Limits,
     /// How often each slot changed. Written under the lock of `slots`.
     sequences: Box<[AtomicU64]>,
     slots: Mutex<Slots<S, F>>,
 }
 
 impl<S, F> Table<S, F> {
-    pub(crate) fn new(owner: Owner, capacity: usize) -> Table<S, F> {
+    pub(crate) fn new(owner: Owner, limits: Limits) -> Table<S, F> {
         Table {
             owner,
-            sequences: (0..capacity).map(|_| AtomicU64::new(1)).collect(),
+            limits,
+            sequences: (0..limits.capacity()).map(|_| AtomicU64::new(1)).collect(),
             slots: Mutex::new(Slots {
                 entries: Vec::new(),
                 closed: false,
@@ -126,6 +128,11 @@ impl<S, F> Table<S, F> {
     #[inline]
     pub fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// How many there can be of each.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Slots<S, F>> {
@@ -222,7 +229,7 @@ impl<S, F> Handles<S, F> {
         self.table.owner
     }
 
-    /// The stream behind a handle of this cVM's. Lock-free unless the slot has changed since it was last looked up.
+    /// The portal behind a handle of this cVM's, of whatever class. Lock-free unless the slot has changed since it was last looked up.
     ///
     /// # Errors
     ///
@@ -233,7 +240,7 @@ impl<S, F> Handles<S, F> {
             Some(Entry::Connected(Object::Stream(endpoint))) => Ok(endpoint),
             _ => Err(RegistryError::NotAHandle {
                 handle,
-                kind: Kind::Stream,
+                wanted: "portal",
             }),
         }
     }
@@ -249,12 +256,12 @@ impl<S, F> Handles<S, F> {
             Some(Entry::Connected(Object::File(endpoint))) => Ok(endpoint),
             _ => Err(RegistryError::NotAHandle {
                 handle,
-                kind: Kind::File,
+                wanted: "file",
             }),
         }
     }
 
-    /// A stream that this cVM published itself, by its id. Lock-free as [`Handles::stream`].
+    /// A portal that this cVM published itself, by its id. Lock-free as [`Handles::stream`].
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who publishes what under which key, and who uses it.
 //!
-//! Streams and published ranges have a space of keys each.
+//! Published ranges and each class of portals have a space of keys of their own. Portals are called streams here, after the first class.
 //!
 //! Lock order, each may be taken while those before it are held:
 //!
@@ -13,31 +13,12 @@
 //! [`Endpoint::arm`], [`Endpoint::take_armed`]) takes none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::errno;
-use crate::handles::{Contents, Entry, Object};
-use crate::{Endpoint, Key, MAX_CVMS, Owner, Revocation, Table};
-
-/// The kinds of things that can be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// Messages, delivered by a portal.
-    Stream,
-    /// A range of memory.
-    File,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Stream => "stream",
-            Kind::File => "file",
-        })
-    }
-}
+use crate::handles::{Contents, Entry, Object, Slots};
+use crate::{Endpoint, Key, Kind, MAX_CVMS, Owner, PortalKey, Revocation, Table};
 
 /// Why the registry refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,12 +42,12 @@ pub enum RegistryError {
         kind: Kind,
     },
     /// The number is not a handle of the caller's.
-    #[error("{handle} is not a handle of a {kind} of the caller's")]
+    #[error("{handle} is not a handle of a {wanted} of the caller's")]
     NotAHandle {
         /// The number.
         handle: u64,
         /// What was looked for.
-        kind: Kind,
+        wanted: &'static str,
     },
     /// The number is neither kind of handle of the caller's.
     #[error("{handle} is not a handle of the caller's")]
@@ -146,7 +127,7 @@ impl RegistryError {
 /// How many of each one cVM may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Streams that it publishes.
+    /// Portals that it publishes, of all classes together.
     pub streams: usize,
     /// Ranges that it publishes.
     pub files: usize,
@@ -205,7 +186,7 @@ pub struct ObjectInfo {
 
 #[derive(Debug)]
 struct Directory<S, F> {
-    streams: BTreeMap<Key, Arc<Endpoint<S>>>,
+    streams: BTreeMap<PortalKey, Arc<Endpoint<S>>>,
     files: BTreeMap<Key, Arc<Endpoint<F>>>,
     /// Who wants to know of new keys.
     interested: BTreeSet<Owner>,
@@ -221,16 +202,24 @@ struct Directory<S, F> {
 #[derive(Debug)]
 pub struct Registry<S, F> {
     directory: Mutex<Directory<S, F>>,
+    /// Of cVMs without limits of their own, and of the monitor.
     limits: Limits,
     monitor: Arc<Table<S, F>>,
 }
 
-/// What differs between the two kinds.
+/// What differs between portals and ranges.
 trait Sort<S, F> {
     type Payload;
-    const KIND: Kind;
+    /// What they are published under.
+    type Name: Copy + Ord;
+    fn name(name: Self::Name) -> (Kind, Key);
+    /// What the limit is called, and how many a cVM may publish.
     fn limit(limits: &Limits) -> (&'static str, usize);
-    fn keys(directory: &mut Directory<S, F>) -> &mut BTreeMap<Key, Arc<Endpoint<Self::Payload>>>;
+    /// How many it publishes.
+    fn owned(slots: &Slots<S, F>) -> usize;
+    fn keys(
+        directory: &mut Directory<S, F>,
+    ) -> &mut BTreeMap<Self::Name, Arc<Endpoint<Self::Payload>>>;
     fn object(endpoint: Arc<Endpoint<Self::Payload>>) -> Object<S, F>;
 }
 
@@ -238,13 +227,21 @@ struct Streams;
 
 impl<S, F> Sort<S, F> for Streams {
     type Payload = S;
-    const KIND: Kind = Kind::Stream;
+    type Name = PortalKey;
+
+    fn name(PortalKey { class, key }: PortalKey) -> (Kind, Key) {
+        (Kind::Portal(class), key)
+    }
 
     fn limit(limits: &Limits) -> (&'static str, usize) {
         ("published streams", limits.streams)
     }
 
-    fn keys(directory: &mut Directory<S, F>) -> &mut BTreeMap<Key, Arc<Endpoint<S>>> {
+    fn owned(slots: &Slots<S, F>) -> usize {
+        slots.streams()
+    }
+
+    fn keys(directory: &mut Directory<S, F>) -> &mut BTreeMap<PortalKey, Arc<Endpoint<S>>> {
         &mut directory.streams
     }
 
@@ -257,10 +254,18 @@ struct Files;
 
 impl<S, F> Sort<S, F> for Files {
     type Payload = F;
-    const KIND: Kind = Kind::File;
+    type Name = Key;
+
+    fn name(key: Key) -> (Kind, Key) {
+        (Kind::File, key)
+    }
 
     fn limit(limits: &Limits) -> (&'static str, usize) {
         ("published ranges", limits.files)
+    }
+
+    fn owned(slots: &Slots<S, F>) -> usize {
+        slots.files()
     }
 
     fn keys(directory: &mut Directory<S, F>) -> &mut BTreeMap<Key, Arc<Endpoint<F>>> {
@@ -275,8 +280,8 @@ impl<S, F> Sort<S, F> for Files {
 impl<S, F> Object<S, F> {
     fn kind(&self) -> Kind {
         match self {
-            Object::Stream(_) => Kind::Stream,
-            Object::File(_) => Kind::File,
+            Object::Stream(endpoint) => endpoint.kind(),
+            Object::File(endpoint) => endpoint.kind(),
         }
     }
 
@@ -361,18 +366,27 @@ impl<S, F> Directory<S, F> {
     /// Frees the key of something revoked and drained, unless somebody else has it by now.
     fn remove(&mut self, object: &Object<S, F>) {
         match object {
-            Object::Stream(endpoint) => remove(&mut self.streams, endpoint),
-            Object::File(endpoint) => remove(&mut self.files, endpoint),
+            Object::Stream(endpoint) => {
+                if let Kind::Portal(class) = endpoint.kind() {
+                    let name = PortalKey::from((class, endpoint.key()));
+                    remove(&mut self.streams, &name, endpoint);
+                }
+            }
+            Object::File(endpoint) => remove(&mut self.files, &endpoint.key(), endpoint),
         }
     }
 }
 
-fn remove<P>(keys: &mut BTreeMap<Key, Arc<Endpoint<P>>>, endpoint: &Arc<Endpoint<P>>) {
+fn remove<N: Ord, P>(
+    keys: &mut BTreeMap<N, Arc<Endpoint<P>>>,
+    name: &N,
+    endpoint: &Arc<Endpoint<P>>,
+) {
     if keys
-        .get(&endpoint.key())
+        .get(name)
         .is_some_and(|present| Arc::ptr_eq(present, endpoint))
     {
-        keys.remove(&endpoint.key());
+        keys.remove(name);
     }
 }
 
@@ -388,7 +402,7 @@ impl<S, F> Registry<S, F> {
                 next_generation: 1,
             }),
             limits,
-            monitor: Arc::new(Table::new(Owner::MONITOR, limits.capacity())),
+            monitor: Arc::new(Table::new(Owner::MONITOR, limits)),
         }
     }
 
@@ -403,6 +417,19 @@ impl<S, F> Registry<S, F> {
     ///
     /// [`RegistryError::IndexTooLarge`]; [`RegistryError::IndexTaken`] until [`Registry::revoke_owner`] succeeded for the one before.
     pub fn register(&self, index: u16) -> Result<Arc<Table<S, F>>, RegistryError> {
+        self.register_with(index, self.limits)
+    }
+
+    /// The same with limits of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::register`].
+    pub fn register_with(
+        &self,
+        index: u16,
+        limits: Limits,
+    ) -> Result<Arc<Table<S, F>>, RegistryError> {
         if index >= MAX_CVMS {
             return Err(RegistryError::IndexTooLarge { index });
         }
@@ -413,10 +440,10 @@ impl<S, F> Registry<S, F> {
         let owner = Owner::new(index, directory.next_generation);
         directory.next_generation += 1;
         directory.live.insert(index, owner);
-        Ok(Arc::new(Table::new(owner, self.limits.capacity())))
+        Ok(Arc::new(Table::new(owner, limits)))
     }
 
-    /// Publishes a stream.
+    /// Publishes a portal: a stream, unless the name is one of another class.
     ///
     /// # Errors
     ///
@@ -424,10 +451,10 @@ impl<S, F> Registry<S, F> {
     pub fn advertise_stream(
         &self,
         table: &Table<S, F>,
-        key: Key,
+        name: impl Into<PortalKey>,
         payload: S,
     ) -> Result<Advertised<S>, RegistryError> {
-        self.advertise::<Streams>(table, key, payload)
+        self.advertise::<Streams>(table, name.into(), payload)
     }
 
     /// Publishes a range.
@@ -444,7 +471,7 @@ impl<S, F> Registry<S, F> {
         self.advertise::<Files>(table, key, payload)
     }
 
-    /// Connects to the stream that is published under a key: a handle for [`Handles::stream`](crate::Handles::stream). With `notify`, when
+    /// Connects to the portal that is published under a name: a handle for [`Handles::stream`](crate::Handles::stream). With `notify`, when
     /// there is none, the next [`Advertised::interested`] names the caller.
     ///
     /// # Errors
@@ -453,10 +480,10 @@ impl<S, F> Registry<S, F> {
     pub fn probe_stream(
         &self,
         table: &Table<S, F>,
-        key: Key,
+        name: impl Into<PortalKey>,
         notify: bool,
     ) -> Result<Connected<S>, RegistryError> {
-        self.probe::<Streams>(table, key, notify)
+        self.probe::<Streams>(table, name.into(), notify)
     }
 
     /// Attaches to the range that is published under a key: a handle for [`Handles::file`](crate::Handles::file). `notify` as for
@@ -570,36 +597,37 @@ impl<S, F> Registry<S, F> {
     fn advertise<K: Sort<S, F>>(
         &self,
         table: &Table<S, F>,
-        key: Key,
+        name: K::Name,
         payload: K::Payload,
     ) -> Result<Advertised<K::Payload>, RegistryError> {
+        let (kind, key) = K::name(name);
         let owner = table.owner();
         let mut directory = self.directory();
         let mut slots = table.lock();
         slots.open(owner)?;
-        if let Some(present) = K::keys(&mut directory).get(&key)
+        if let Some(present) = K::keys(&mut directory).get(&name)
             && !present.revocation().is_drained()
         {
             return Err(RegistryError::KeyTaken {
                 key,
-                kind: K::KIND,
+                kind,
                 owner: present.owner(),
             });
         }
-        let (what, limit) = K::limit(&self.limits);
+        let (what, limit) = K::limit(table.limits());
         let full = RegistryError::Limit { owner, what, limit };
-        if slots.owned(K::KIND) >= limit {
+        if K::owned(&slots) >= limit {
             return Err(full);
         }
         let id = table.vacant(&mut slots).ok_or(full)?;
-        let endpoint = Arc::new(Endpoint::new(key, owner, id, payload));
+        let endpoint = Arc::new(Endpoint::new(kind, key, owner, id, payload));
         table.replace(
             &mut slots,
             id,
             Entry::Owned(K::object(Arc::clone(&endpoint))),
         );
         drop(slots);
-        K::keys(&mut directory).insert(key, Arc::clone(&endpoint));
+        K::keys(&mut directory).insert(name, Arc::clone(&endpoint));
         let interested = std::mem::take(&mut directory.interested);
         Ok(Advertised {
             id,
@@ -611,24 +639,25 @@ impl<S, F> Registry<S, F> {
     fn probe<K: Sort<S, F>>(
         &self,
         table: &Table<S, F>,
-        key: Key,
+        name: K::Name,
         notify: bool,
     ) -> Result<Connected<K::Payload>, RegistryError> {
+        let (kind, key) = K::name(name);
         let owner = table.owner();
         let mut directory = self.directory();
         let mut slots = table.lock();
         slots.open(owner)?;
         let Some(endpoint) = K::keys(&mut directory)
-            .get(&key)
+            .get(&name)
             .filter(|endpoint| !endpoint.is_revoked())
             .cloned()
         else {
             if notify {
                 directory.interested.insert(owner);
             }
-            return Err(RegistryError::NoSuchKey { key, kind: K::KIND });
+            return Err(RegistryError::NoSuchKey { key, kind });
         };
-        let limit = self.limits.handles;
+        let limit = table.limits().handles;
         let full = RegistryError::Limit {
             owner,
             what: "handles",
@@ -659,7 +688,7 @@ impl<S, F> Registry<S, F> {
 }
 
 impl Limits {
-    fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.streams
             .saturating_add(self.files)
             .saturating_add(self.handles)

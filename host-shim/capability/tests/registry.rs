@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capstream_capability::{
-    Endpoint, Handles, Key, Kind, Limits, MAX_CVMS, Owner, Registry, RegistryError, Table,
+    Class, Endpoint, Handles, Key, Kind, Limits, MAX_CVMS, Owner, Registry, RegistryError, Table,
 };
 
 const ENOENT: i32 = 2;
@@ -91,6 +91,103 @@ fn a_key_belongs_to_one_live_endpoint() {
     let found = registry.probe_stream(&one, key("key1"), false).unwrap();
     assert_eq!(*found.endpoint.payload(), "second");
     assert_eq!(found.endpoint.owner(), two.owner());
+}
+
+#[test]
+fn every_class_of_portals_has_keys_of_its_own() {
+    let registry = registry();
+    let (one, two) = (registry.register(0).unwrap(), registry.register(1).unwrap());
+    let bell = (Class::BELL, key("key1"));
+    let other = (Class::new(200).unwrap(), key("key1"));
+    registry
+        .advertise_stream(&one, key("key1"), "stream")
+        .unwrap();
+    let error = registry.probe_stream(&two, bell, true).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "nobody publishes a bell under the key `key1`"
+    );
+    // The new key of any class is told.
+    let advertised = registry.advertise_stream(&one, bell, "bell").unwrap();
+    assert_eq!(advertised.interested, [two.owner()]);
+    registry.advertise_stream(&two, other, "other").unwrap();
+    for (name, payload) in [
+        (bell, "bell"),
+        (other, "other"),
+        ((Class::STREAM, key("key1")), "stream"),
+    ] {
+        let connected = registry.probe_stream(&two, name, false).unwrap();
+        assert_eq!(*connected.endpoint.payload(), payload);
+        assert_eq!(connected.endpoint.kind(), Kind::Portal(name.0));
+    }
+    let taken = registry.advertise_stream(&two, bell, "").unwrap_err();
+    assert_eq!(
+        taken.to_string(),
+        "the key `key1` of a bell is taken by cVM 0; revoke that one or use another key"
+    );
+    let kinds: Vec<String> = registry
+        .objects()
+        .iter()
+        .map(|object| object.kind.to_string())
+        .collect();
+    assert_eq!(kinds, ["stream", "bell", "portal of class 200"]);
+    // Each is taken back alone.
+    registry.revoke(&one, advertised.id, LONG).unwrap();
+    registry.probe_stream(&two, bell, false).unwrap_err();
+    registry.probe_stream(&two, key("key1"), false).unwrap();
+    registry.advertise_stream(&two, bell, "again").unwrap();
+}
+
+#[test]
+fn classes_are_small_numbers() {
+    assert_eq!(Class::new(0), Some(Class::STREAM));
+    assert_eq!(Class::new(1), Some(Class::BELL));
+    assert_eq!(Class::new(255).unwrap().number(), 255);
+    assert_eq!(Class::new(256), None);
+    assert_eq!(Class::new(u64::MAX), None);
+}
+
+#[test]
+fn a_cvm_can_have_limits_of_its_own() {
+    let registry = registry();
+    let limits = Limits {
+        streams: 2,
+        files: 0,
+        handles: 1,
+    };
+    let small = registry.register_with(0, limits).unwrap();
+    let other = registry.register(1).unwrap();
+    // Portals count together, whatever their class.
+    registry.advertise_stream(&small, key("a"), "").unwrap();
+    registry
+        .advertise_stream(&small, (Class::BELL, key("a")), "")
+        .unwrap();
+    let error = registry
+        .advertise_stream(&small, (Class::BELL, key("b")), "")
+        .unwrap_err();
+    assert_eq!(error.errno(), EMFILE);
+    assert_eq!(
+        registry
+            .advertise_file(&small, key("a"), "")
+            .unwrap_err()
+            .errno(),
+        EMFILE
+    );
+    let first = registry.probe_stream(&small, key("a"), false).unwrap();
+    assert_eq!(
+        registry
+            .probe_stream(&small, key("a"), false)
+            .unwrap_err()
+            .errno(),
+        EMFILE
+    );
+    registry.disconnect(&small, first.handle).unwrap();
+    registry.probe_stream(&small, key("a"), false).unwrap();
+    for name in ["b", "c", "d"] {
+        registry.advertise_stream(&other, key(name), "").unwrap();
+        registry.advertise_file(&other, key(name), "").unwrap();
+        registry.probe_file(&other, key(name), false).unwrap();
+    }
 }
 
 #[test]
@@ -287,7 +384,7 @@ fn a_revocation_that_takes_too_long_says_so_and_can_be_repeated() {
         error,
         RegistryError::StillInUse {
             key: key("key1"),
-            kind: Kind::Stream,
+            kind: Kind::Portal(Class::STREAM),
             owner: pair.receiver.owner(),
             in_flight: 1,
             waited: SHORT,

@@ -4,30 +4,7 @@
 use std::fmt;
 
 use capstream_abi::KEY_LEN;
-
-/// What keys name. Each device kind has a space of keys of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// Messages, `/cap/chN`.
-    Stream,
-    /// Memory, `/cap/cfN`.
-    File,
-    /// Doorbells, `/cap/cgN`.
-    Bell,
-    /// Whatever else a driver publishes portals for, by the number of its class.
-    Other(u64),
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Kind::Stream => f.write_str("stream"),
-            Kind::File => f.write_str("file"),
-            Kind::Bell => f.write_str("bell"),
-            Kind::Other(class) => write!(f, "portal of class {class}"),
-        }
-    }
-}
+use capstream_capability::Kind;
 
 /// How a published range may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -47,6 +47,6 @@ pub use deployment::{
     CapfileConfig, CvmConfig, Deployment, Isolation, MAX_RESTART_DELAY, RestartPolicy, Wait,
 };
 pub use error::{ConfigError, Place};
-pub use grants::{Access, Grant, Grants, Kind, Pattern, Right};
+pub use grants::{Access, Grant, Grants, Pattern, Right};
 pub use keys::{Form, KEYS, KeyDescription, Section, reference};
 pub use limits::{DEFAULT_LOG_RATE, Limits};

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use capstream_abi::KEY_LEN;
 use capstream_abi::boot::PAGE;
+use capstream_capability::{Class, Kind};
 
 use crate::deployment::{CapfileConfig, CvmConfig, Deployment, Isolation, RestartPolicy, Wait};
 use crate::document::{Entry, Node, Value};
 use crate::error::{ConfigError, Place};
-use crate::grants::{Access, Grant, Grants, Kind, Pattern, Right};
+use crate::grants::{Access, Grant, Grants, Pattern, Right};
 use crate::keys::{Form, Section};
 use crate::limits::Limits;
 
@@ -297,9 +298,9 @@ impl Reader<'_> {
     fn grant(&self, node: &Node, title: &str) -> Result<Grant, ConfigError> {
         let fields = self.fields(node, Section::Grant, title)?;
         let kind = match self.one_of(&fields, "kind")? {
-            Some("stream") => Some(Kind::Stream),
+            Some("stream") => Some(Kind::Portal(Class::STREAM)),
             Some("file") => Some(Kind::File),
-            Some("bell") => Some(Kind::Bell),
+            Some("bell") => Some(Kind::Portal(Class::BELL)),
             _ => None,
         };
         let may = match self.one_of(&fields, "may")? {
@@ -313,7 +314,7 @@ impl Reader<'_> {
         };
         // A reader of the file would take it for a limit on messages.
         if let Some(field) = fields.get("access")
-            && matches!(kind, Some(Kind::Stream | Kind::Bell))
+            && matches!(kind, Some(Kind::Portal(_)))
         {
             return Err(self.value(
                 field,

@@ -8,13 +8,16 @@
 
 use std::time::Duration;
 
+use capstream_capability::{Class, Kind};
 use capstream_config::{
-    Access, ConfigError, CvmConfig, Deployment, Form, Grants, KEYS, Kind, Limits, Pattern,
-    RestartPolicy, Right, Section,
+    Access, ConfigError, CvmConfig, Deployment, Form, Grants, KEYS, Limits, Pattern, RestartPolicy,
+    Right, Section,
 };
 use proptest::prelude::*;
 
 const FILE: &str = "yaml.cfg";
+const STREAM: Kind = Kind::Portal(Class::STREAM);
+const BELL: Kind = Kind::Portal(Class::BELL);
 
 /// A file in which all keys of these tests are, one in a line.
 const GOOD: &str = r#"cVMs:
@@ -98,7 +101,7 @@ fn every_key_is_read() {
     let [streams, files] = grants.as_slice() else {
         panic!("{grants:?}");
     };
-    assert_eq!(streams.kind, Some(Kind::Stream));
+    assert_eq!(streams.kind, Some(STREAM));
     assert_eq!(streams.keys, [pattern("in-?"), pattern("out*")]);
     assert_eq!(streams.may, Right::Advertise);
     assert_eq!((streams.line, files.line), (10, 13));
@@ -121,12 +124,10 @@ fn without_the_keys_all_is_as_it_was() {
     assert_eq!(cvm.portal_deadline, Duration::from_secs(1));
     assert_eq!(cvm.grants, Grants::All);
     assert_eq!(cvm.limits, Limits::default());
+    assert_eq!(cvm.grants.probe(STREAM, b"x"), Some(Access::ReadWrite));
     assert_eq!(
-        cvm.grants.probe(Kind::Stream, b"x"),
-        Some(Access::ReadWrite)
-    );
-    assert_eq!(
-        cvm.grants.advertise(Kind::Other(9), b"x"),
+        cvm.grants
+            .advertise(Kind::Portal(Class::new(7).unwrap()), b"x"),
         Some(Access::ReadWrite)
     );
 }
@@ -368,16 +369,19 @@ fn grants_allow_what_one_of_them_allows() {
     assert_eq!(grants.advertise(Kind::File, b"mine"), None);
     assert_eq!(grants.advertise(Kind::File, b"pub1"), read_only);
     assert_eq!(grants.advertise(Kind::File, b"pub"), None);
-    assert_eq!(grants.probe(Kind::Stream, b"key1"), read_write);
-    assert_eq!(grants.advertise(Kind::Stream, b"key2"), read_write);
-    assert_eq!(grants.probe(Kind::Stream, b"key3"), None);
-    assert_eq!(grants.probe(Kind::Stream, b"key10"), None);
-    assert_eq!(grants.probe(Kind::Bell, b"key1"), None);
-    assert_eq!(grants.probe(Kind::Bell, b"common"), read_write);
-    assert_eq!(grants.advertise(Kind::Other(7), b"common"), read_write);
+    assert_eq!(grants.probe(STREAM, b"key1"), read_write);
+    assert_eq!(grants.advertise(STREAM, b"key2"), read_write);
+    assert_eq!(grants.probe(STREAM, b"key3"), None);
+    assert_eq!(grants.probe(STREAM, b"key10"), None);
+    assert_eq!(grants.probe(BELL, b"key1"), None);
+    assert_eq!(grants.probe(BELL, b"common"), read_write);
+    assert_eq!(
+        grants.advertise(Kind::Portal(Class::new(7).unwrap()), b"common"),
+        read_write
+    );
     let nothing = Grants::Only(Vec::new());
     assert_eq!(nothing.probe(Kind::File, b"x"), None);
-    assert_eq!(nothing.advertise(Kind::Stream, b"x"), None);
+    assert_eq!(nothing.advertise(STREAM, b"x"), None);
 }
 
 /// What a pattern means, said as plainly as can be.

@@ -21,7 +21,7 @@ use capstream_abi::{
     PROBE_NOTIFY, irq, power_off,
 };
 use capstream_capability::{
-    Capability, CapabilityError, Key, Mode, Portal, Publication, RegistryError,
+    Capability, CapabilityError, Class, Key, Mode, Portal, Publication, RegistryError,
 };
 use capstream_virtio::MmioTransport;
 
@@ -317,7 +317,7 @@ impl CvmCalls {
     // Everything else.
 
     fn answer(&self, processor: &dyn Processor, call: Hostcall, arguments: &[u64; 6]) -> Answer {
-        let [a, b, c, d, ..] = *arguments;
+        let [a, b, c, d, e, _] = *arguments;
         match call {
             Hostcall::ConsoleWrite => self.console_write(processor, a, b),
             Hostcall::LogWrite => self.log_write(processor, a, b),
@@ -329,8 +329,8 @@ impl CvmCalls {
             Hostcall::TimerFree => found(processor.timer_free(a)),
             Hostcall::FileAdvertise => self.file_advertise(a, b, c, d),
             Hostcall::FileProbe => self.file_probe(a, b, c),
-            Hostcall::StreamAdvertise => self.stream_advertise(a, b, c, d),
-            Hostcall::StreamProbe => self.stream_probe(a, b),
+            Hostcall::StreamAdvertise => self.stream_advertise(a, b, c, d, e),
+            Hostcall::StreamProbe => self.stream_probe(a, b, c),
             Hostcall::VcpuReady => self.vcpu_ready(processor, a),
             Hostcall::PowerOff => self.power_off(processor, a, b),
             Hostcall::MmioRead => {
@@ -431,8 +431,16 @@ impl CvmCalls {
         Key::parse(raw).map_err(|error| Errno(error.errno()))
     }
 
-    fn stream_advertise(&self, function: u64, cookie: u64, key: u64, device: u64) -> Answer {
+    fn stream_advertise(
+        &self,
+        function: u64,
+        cookie: u64,
+        key: u64,
+        device: u64,
+        class: u64,
+    ) -> Answer {
         let key = self.key(key)?;
+        let class = Class::new(class).ok_or(Errno(libc::EINVAL))?;
         let image = self.parts.layout.base..self.parts.layout.boot;
         let entry = self.addressing.to_monitor(function);
         if !image.contains(&entry) || !self.authority.covers(entry, 1) {
@@ -449,7 +457,7 @@ impl CvmCalls {
         let exchange = &self.parts.exchange;
         let advertised = exchange
             .registry()
-            .advertise_stream(&self.parts.table, key, stream)?;
+            .advertise_stream(&self.parts.table, (class, key), stream)?;
         self.parts.console.line(&format!(
             "MON: STREAM_CAP[{}] {function:#x} {key} {device:#x}",
             exchange.next_stream()
@@ -478,8 +486,9 @@ impl CvmCalls {
         Ok(advertised.id as i64)
     }
 
-    fn stream_probe(&self, key: u64, flags: u64) -> Answer {
+    fn stream_probe(&self, key: u64, flags: u64, class: u64) -> Answer {
         let key = self.key(key)?;
+        let class = Class::new(class).ok_or(Errno(libc::EINVAL))?;
         let Parts {
             exchange,
             table,
@@ -488,7 +497,7 @@ impl CvmCalls {
         } = &self.parts;
         let connected = exchange
             .registry()
-            .probe_stream(table, key, notify(flags)?)?;
+            .probe_stream(table, (class, key), notify(flags)?)?;
         let owner = &connected.endpoint.payload().receiver;
         exchange.watchdog().watch(receiver, owner);
         Ok(connected.handle as i64)

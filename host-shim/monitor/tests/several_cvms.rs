@@ -75,6 +75,11 @@ fn nothing_arrives_after_a_revocation() {
 }
 
 #[test]
+fn every_class_of_portals_has_keys_of_its_own() {
+    Deployment::of(&["classes"]).run().expect(0);
+}
+
+#[test]
 fn files_are_shared_until_they_are_taken_back() {
     Deployment::new()
         .cvm("publisher", &["file_publisher"])

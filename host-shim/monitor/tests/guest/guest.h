@@ -44,6 +44,8 @@ extern const char *argv[16];
 s64 hostcall(u64 number, u64 a, u64 b, u64 c, u64 d);
 /* The same by another gate, for portals. */
 s64 hostcall_by(u64 gate, u64 number, u64 a, u64 b, u64 c, u64 d);
+/* With five arguments. */
+s64 hostcall_five(u64 gate, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e);
 
 /* %s %d %u %x and nothing else, each as a 64-bit word. */
 void print(const char *format, ...);

@@ -733,6 +733,35 @@ static int own_endless_receiver(void)
 	return 1;
 }
 
+static s64 cookie_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
+{
+	return cookie;
+}
+
+/* One key in several classes of portals. */
+static int classes(void)
+{
+	static const u64 numbers[] = { 0, 1, 255 };
+	u64 gate = vcpu_word(LKL_VCPU_GATE), portal = (u64)cookie_portal;
+
+	for (u64 i = 0; i < ARRAY_SIZE(numbers); i++) {
+		CHECK_EQ(hostcall(HOSTCALL_STREAM_PROBE, (u64)key, 0, numbers[i], 0), -2);
+		CHECK(hostcall_five(gate, HOSTCALL_STREAM_ADVERTISE, portal, 100 + i, (u64)key, 1, numbers[i]) >= 0);
+		CHECK_EQ(hostcall_five(gate, HOSTCALL_STREAM_ADVERTISE, portal, 0, (u64)key, 1, numbers[i]), -98);
+	}
+	for (u64 i = 0; i < ARRAY_SIZE(numbers); i++) {
+		s64 handle = hostcall(HOSTCALL_STREAM_PROBE, (u64)key, 0, numbers[i], 0);
+
+		CHECK(handle >= 0);
+		CHECK_EQ(hostcall(HOSTCALL_CALL, handle, (u64)buffer, 1, 0), 100 + i);
+	}
+	for (u64 bad = 256; bad; bad <<= 1) {
+		CHECK_EQ(hostcall(HOSTCALL_STREAM_PROBE, (u64)key, 0, bad, 0), -22);
+		CHECK_EQ(hostcall_five(gate, HOSTCALL_STREAM_ADVERTISE, portal, 0, (u64)key, 1, bad), -22);
+	}
+	return 0;
+}
+
 /* Ends */
 
 static int waits_for_power_button(void)
@@ -877,7 +906,7 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(receiver_for_a_while), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(own_endless_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
-	SCENARIO(counts), SCENARIO(measures),
+	SCENARIO(counts), SCENARIO(measures), SCENARIO(classes),
 	PROCESSOR_SCENARIOS
 };
 

@@ -35,13 +35,18 @@ start:
 // s64 hostcall_by(gate, number, a, b, c, d): gate is the address of a capability store. The return point returns to our caller.
 	.globl hostcall_by
 hostcall_by:
+	li a6, 0
+
+// s64 hostcall_five(gate, number, a, b, c, d, e): the same with one more.
+	.globl hostcall_five
+hostcall_five:
 	mv t0, a0
 	mv t5, a1
 	mv a0, a2
 	mv a1, a3
 	mv a2, a4
 	mv a3, a5
-	li a4, 0
+	mv a4, a6
 	li a5, 0
 	lc ct1, LKL_STORE_HOSTCALL(t0)
 	lc ct2, LKL_STORE_MONITOR_DATA(t0)

@@ -20,6 +20,24 @@ hostcall_by:
 	movq %rcx, %rsi
 	movq %r8, %rdx
 	movq %r9, %rcx
+	xorl %r8d, %r8d
+	xorl %r9d, %r9d
+	subq $8, %rsp
+	call *%r11
+	addq $8, %rsp
+	ret
+
+// s64 hostcall_five(gate, number, a, b, c, d, e): the same with one more, which is on the stack.
+	.globl hostcall_five
+hostcall_five:
+	movq %rdi, %r11
+	movq %rsi, %rax
+	movq %rdx, %rdi
+	movq %rcx, %rsi
+	movq %r8, %rdx
+	movq %r9, %rcx
+	movq 8(%rsp), %r8
+	xorl %r9d, %r9d
 	subq $8, %rsp
 	call *%r11
 	addq $8, %rsp
