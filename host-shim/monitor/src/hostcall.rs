@@ -21,7 +21,7 @@ use capstream_abi::{
     PROBE_NOTIFY, irq, power_off,
 };
 use capstream_capability::{
-    Capability, CapabilityError, Key, Mode, Portal, Publication, RegistryError,
+    Capability, CapabilityError, Endpoint, Key, Mode, Portal, Publication, RegistryError,
 };
 use capstream_virtio::MmioTransport;
 
@@ -36,7 +36,7 @@ use crate::platform::{
 use crate::receiver::{PortalFailed, Receiver};
 use crate::timings::{Event, Timings};
 
-/// How many bytes are moved between two looks at whether the cVM is to end.
+/// How many bytes are moved between two looks at whether the cVM is to end, or what it copies was taken back.
 const PIECE: u64 = 4 << 20;
 /// How many bytes of console and log are taken at a time.
 const TEXT: usize = 4096;
@@ -539,7 +539,7 @@ impl CvmCalls {
         }
         let source = range.check_load(range.base().saturating_add(offset), len)?;
         let destination = self.to_store(ptr, len)?;
-        self.copy(processor, &destination, &source)
+        self.copy(processor, &endpoint, &destination, &source)
     }
 
     fn file_write(
@@ -564,13 +564,14 @@ impl CvmCalls {
         }
         let source = self.to_load(ptr, len)?;
         let destination = range.check_store(range.base().saturating_add(offset), len)?;
-        self.copy(processor, &destination, &source)
+        self.copy(processor, &endpoint, &destination, &source)
     }
 
-    /// Copies all of one range to another of the same length.
+    /// Copies all of one range to another of the same length, which `endpoint` publishes; ends early when that is revoked.
     fn copy(
         &self,
         processor: &dyn Processor,
+        endpoint: &Endpoint<Publication>,
         destination: &Capability,
         source: &Capability,
     ) -> Answer {
@@ -578,6 +579,9 @@ impl CvmCalls {
         while done < source.length() {
             if processor.is_killed() {
                 return Err(Errno(libc::EINTR));
+            }
+            if endpoint.is_revoked() {
+                return Err(Errno(libc::ESTALE));
             }
             let len = (source.length() - done).min(PIECE);
             processor.copy(destination.base() + done, source.base() + done, len)?;
