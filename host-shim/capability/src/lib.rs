@@ -42,5 +42,5 @@ pub use object_type::ObjectType;
 pub use owner::{MAX_CVMS, Owner};
 pub use permissions::Permissions;
 pub use publication::{Mode, Portal, Publication};
-pub use registry::{Advertised, Connected, Limits, ObjectInfo, Registry, RegistryError};
+pub use registry::{Advertised, Connected, Limits, ObjectInfo, Registry, RegistryError, Revoked};
 pub use revocation::{InFlight, Revocation};

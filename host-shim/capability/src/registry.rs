@@ -165,6 +165,15 @@ pub struct Connected<P> {
     pub endpoint: Arc<Endpoint<P>>,
 }
 
+/// What was taken back by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Whose it was.
+    pub owner: Owner,
+    /// Who has handles to it; they have to be interrupted.
+    pub peers: Vec<Owner>,
+}
+
 /// One published thing, for `inspect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -537,6 +546,42 @@ impl<S, F> Registry<S, F> {
         object.wait_drained(deadline(timeout), timeout)?;
         self.forget(table, &object);
         Ok(object.peers())
+    }
+
+    /// Takes back what is published under a key, whoever published it. When it returns, no use of it is under way and none will begin, and the key is
+    /// free. Its id stays its owner's until that revokes it, too.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NoSuchKey`]; [`RegistryError::StillInUse`] as for [`Registry::revoke`].
+    pub fn revoke_key(
+        &self,
+        kind: Kind,
+        key: Key,
+        timeout: Duration,
+    ) -> Result<Revoked, RegistryError> {
+        let directory = self.directory();
+        let object: Object<S, F> = match kind {
+            Kind::Portal(class) => {
+                let portal = directory.streams.get(&PortalKey { class, key });
+                portal.cloned().map(Object::Stream)
+            }
+            Kind::File => directory.files.get(&key).cloned().map(Object::File),
+        }
+        .ok_or(RegistryError::NoSuchKey { key, kind })?;
+        drop(directory);
+        object.revocation().revoke();
+        object.wait_drained(deadline(timeout), timeout)?;
+        let owner = object.owner();
+        if owner == Owner::MONITOR {
+            self.forget(&self.monitor, &object);
+        } else {
+            self.directory().remove(&object);
+        }
+        Ok(Revoked {
+            owner,
+            peers: object.peers(),
+        })
     }
 
     /// Ends the life of a cVM: takes back all that it published, gives its handles back and frees its index. Its vCPUs must not run any

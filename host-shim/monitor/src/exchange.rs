@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use capstream_abi::irq;
 use capstream_capability::{
-    Handles, Limits, MAX_CVMS, Owner, Publication, Registry, RegistryError, Table,
+    Handles, Key, Kind, Limits, MAX_CVMS, Owner, Publication, Registry, RegistryError, Revoked,
+    Table,
 };
 
 use crate::lines::Lines;
@@ -126,11 +127,33 @@ impl Exchange {
         id: u64,
         receiver: &Receiver,
     ) -> Result<(), RegistryError> {
-        let peers = self.until_drained(receiver, GRACE_OF_LIVING, |timeout| {
+        let peers = self.until_drained(receiver.number(), GRACE_OF_LIVING, |timeout| {
             self.registry.revoke(table, id, timeout)
         })?;
         self.notify_all(peers);
         Ok(())
+    }
+
+    /// Takes back what is published under a key, as an operator wants it, and tells its users and its owner. Otherwise as [`Exchange::revoke`].
+    /// Who it belonged to may publish under the key again.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NoSuchKey`], [`RegistryError::StillInUse`].
+    pub fn revoke_key(&self, kind: Kind, key: Key) -> Result<Owner, RegistryError> {
+        let published = self.registry.objects();
+        let owner = published
+            .iter()
+            .find(|object| object.kind == kind && object.key == key)
+            .ok_or(RegistryError::NoSuchKey { key, kind })?
+            .owner;
+        let Revoked { owner, peers } =
+            self.until_drained(owner.generation(), GRACE_OF_LIVING, |timeout| {
+                self.registry.revoke_key(kind, key, timeout)
+            })?;
+        self.notify_all(peers);
+        self.notify(owner.index());
+        Ok(owner)
     }
 
     /// Takes back the number of a cVM that was not started after all, which published nothing.
@@ -153,7 +176,7 @@ impl Exchange {
     pub fn revoke_all(&self, table: &CvmTable, receiver: &Receiver) -> Result<(), RegistryError> {
         // Before the index is free: the next one to have it sets a line of its own.
         self.lines.clear(table.owner().index());
-        let peers = self.until_drained(receiver, GRACE, |timeout| {
+        let peers = self.until_drained(receiver.number(), GRACE, |timeout| {
             self.registry.revoke_owner(table, timeout)
         })?;
         self.watchdog.forget(receiver.number());
@@ -161,26 +184,31 @@ impl Exchange {
         Ok(())
     }
 
-    fn until_drained(
+    fn until_drained<T>(
         &self,
-        receiver: &Receiver,
+        owner: u64,
         grace: Duration,
-        mut revoke: impl FnMut(Duration) -> Result<Vec<Owner>, RegistryError>,
-    ) -> Result<Vec<Owner>, RegistryError> {
+        mut revoke: impl FnMut(Duration) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
         let begin = Instant::now();
+        let mut told = false;
         loop {
             let error = match revoke(STEP) {
                 Err(error @ RegistryError::StillInUse { .. }) => error,
                 done => return done,
             };
+            if !std::mem::replace(&mut told, true) {
+                // Those who only wait need not do so until the last copy has ended. This comes seldom; for all others it is nothing.
+                self.lines.for_each(|line| line.raise(irq::CAPABILITY));
+            }
             let waited = begin.elapsed();
             if waited >= LIMIT {
                 return Err(error);
             }
             if waited >= grace {
                 self.lines.for_each(|line| {
-                    if line.in_portal_of() == Some(receiver.number()) {
-                        line.abandon_portal(receiver.number());
+                    if line.in_portal_of() == Some(owner) {
+                        line.abandon_portal(owner);
                     }
                 });
             }

@@ -21,7 +21,7 @@ use capstream_abi::{
     PROBE_NOTIFY, irq, power_off,
 };
 use capstream_capability::{
-    Capability, CapabilityError, Class, Key, Mode, Portal, Publication, RegistryError,
+    Capability, CapabilityError, Class, Endpoint, Key, Mode, Portal, Publication, RegistryError,
 };
 use capstream_virtio::MmioTransport;
 
@@ -37,7 +37,7 @@ use crate::platform::{
 use crate::receiver::{PortalFailed, Receiver};
 use crate::timings::{Event, Timings};
 
-/// How many bytes are moved between two looks at whether the cVM is to end.
+/// How many bytes are moved between two looks at whether the cVM is to end, or what it copies was taken back.
 const PIECE: u64 = 4 << 20;
 /// How many bytes of console and log are taken at a time.
 const TEXT: usize = 4096;
@@ -455,9 +455,10 @@ impl CvmCalls {
             receiver: Arc::clone(&self.parts.receiver),
         };
         let exchange = &self.parts.exchange;
-        let advertised = exchange
-            .registry()
-            .advertise_stream(&self.parts.table, (class, key), stream)?;
+        let advertised =
+            exchange
+                .registry()
+                .advertise_stream(&self.parts.table, (class, key), stream)?;
         self.parts.console.line(&format!(
             "MON: STREAM_CAP[{}] {function:#x} {key} {device:#x}",
             exchange.next_stream()
@@ -546,7 +547,7 @@ impl CvmCalls {
         }
         let source = range.check_load(range.base().saturating_add(offset), len)?;
         let destination = self.to_store(ptr, len)?;
-        self.copy(processor, &destination, &source)
+        self.copy(processor, &endpoint, &destination, &source)
     }
 
     fn file_write(
@@ -571,13 +572,14 @@ impl CvmCalls {
         }
         let source = self.to_load(ptr, len)?;
         let destination = range.check_store(range.base().saturating_add(offset), len)?;
-        self.copy(processor, &destination, &source)
+        self.copy(processor, &endpoint, &destination, &source)
     }
 
-    /// Copies all of one range to another of the same length.
+    /// Copies all of one range to another of the same length, which `endpoint` publishes; ends early when that is revoked.
     fn copy(
         &self,
         processor: &dyn Processor,
+        endpoint: &Endpoint<Publication>,
         destination: &Capability,
         source: &Capability,
     ) -> Answer {
@@ -585,6 +587,9 @@ impl CvmCalls {
         while done < source.length() {
             if processor.is_killed() {
                 return Err(Errno(libc::EINTR));
+            }
+            if endpoint.is_revoked() {
+                return Err(Errno(libc::ESTALE));
             }
             let len = (source.length() - done).min(PIECE);
             processor.copy(destination.base() + done, source.base() + done, len)?;

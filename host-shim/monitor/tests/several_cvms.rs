@@ -80,6 +80,19 @@ fn every_class_of_portals_has_keys_of_its_own() {
 }
 
 #[test]
+fn no_copy_ends_after_a_revocation() {
+    let count = rounds(60);
+    let (count, with_the_end) = (count.to_string(), (count + 1).to_string());
+    Deployment::new()
+        .cvm("owner", &["large_owner", &count])
+        .cvm("writer", &["large_writer", &with_the_end])
+        .cvm("reader", &["large_reader", &with_the_end])
+        .cvm("sender", &["large_sender", &with_the_end])
+        .run()
+        .expect(0);
+}
+
+#[test]
 fn files_are_shared_until_they_are_taken_back() {
     Deployment::new()
         .cvm("publisher", &["file_publisher"])

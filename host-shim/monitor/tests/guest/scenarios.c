@@ -56,6 +56,19 @@ static int ends_with(void)
 	power_off(number(argv[2]), number(argv[3]));
 }
 
+/* Counts its lives in the first byte of a capfile; the first argument says which life goes well. */
+static int fails_until(void)
+{
+	struct { u64 size, read_only; } info;
+	u64 lives = probe(HOSTCALL_FILE_PROBE, "lives\0\0\0\0", (u64)&info);
+
+	CHECK_EQ(hostcall(HOSTCALL_FILE_READ, lives, 0, (u64)buffer, 1), 1);
+	buffer[0]++;
+	CHECK_EQ(hostcall(HOSTCALL_FILE_WRITE, lives, 0, (u64)buffer, 1), 1);
+	print("life %u\n", (u64)buffer[0]);
+	return buffer[0] < number(argv[2]) ? 7 : 0;
+}
+
 static int panics(void)
 {
 	static const char log[] = "first line\nKernel panic - not syncing: of the test\n";
@@ -585,6 +598,152 @@ static int receiver_for_a_while(void)
 	return 0;
 }
 
+/*
+ * Revocation while large copies are under way, in rounds. Each user leaves the number of the round in the range; the owner takes everything back when
+ * all have. What it then writes into its memory stays there, and none of the others ever sees it.
+ */
+#define LARGE (4ul << 20)
+#define LARGE_WORDS (LARGE / sizeof(u64))
+#define CANARY 0xca9a27ca9a27ca9aul
+#define WRITER_MARK (LARGE_WORDS - 2)
+#define READER_MARK (LARGE_WORDS - 1)
+
+static u64 arrived;
+
+static volatile u64 *area(u64 number)
+{
+	return (volatile u64 *)(((boot->ram_begin + LARGE - 1) & -LARGE) + number * LARGE);
+}
+
+static void fill(u64 number, u64 value)
+{
+	for (u64 i = 0; i < LARGE_WORDS; i++)
+		area(number)[i] = value;
+}
+
+static void check_all(u64 number, u64 value)
+{
+	for (u64 i = 0; i < LARGE_WORDS; i++)
+		CHECK_EQ(area(number)[i], value);
+}
+
+static s64 large_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
+{
+	s64 error = hostcall_by(gate, HOSTCALL_CALL_FETCH, (u64)area(1), 0, len, 0);
+
+	if (!error)
+		__atomic_fetch_add(&arrived, 1, __ATOMIC_SEQ_CST);
+	return error;
+}
+
+/* argv[2]: rounds; one more ends with the cVM. */
+static int large_owner(void)
+{
+	for (u64 round = 1;; round++) {
+		s64 file, stream;
+		u64 until;
+
+		fill(0, 0);
+		arrived = 0;
+		file = hostcall(HOSTCALL_FILE_ADVERTISE, (u64)area(0), LARGE, (u64)"large\0\0\0\0", 0);
+		stream = hostcall(HOSTCALL_STREAM_ADVERTISE, (u64)large_portal, 0, (u64)"large\0\0\0\0", 0);
+		CHECK(file >= 0 && stream >= 0);
+		while (area(0)[WRITER_MARK] != round || area(0)[READER_MARK] != round || !*(volatile u64 *)&arrived)
+			hostcall(HOSTCALL_RELAX, 1, 0, 0, 0);
+		/* At any place of a copy. */
+		until = now() + round * 7919000 % 2000000;
+		while (now() < until)
+			;
+		if (round > number(argv[2]))
+			return 0;
+		CHECK_EQ(hostcall(HOSTCALL_REVOKE, file, 0, 0, 0), 0);
+		CHECK_EQ(hostcall(HOSTCALL_REVOKE, stream, 0, 0, 0), 0);
+		fill(0, CANARY);
+		fill(1, CANARY);
+		until = now() + 2000000;
+		do {
+			check_all(0, CANARY);
+			check_all(1, CANARY);
+		} while (now() < until);
+	}
+}
+
+/* Advertises, and waits for the power button. What an operator took back is still there to be taken back by its owner. */
+static int large_receiver(void)
+{
+	s64 id = hostcall(HOSTCALL_STREAM_ADVERTISE, (u64)large_portal, 0, (u64)"large\0\0\0\0", 0);
+	u64 messages;
+
+	CHECK(id >= 0);
+	wait_for(POWER_BUTTON);
+	messages = arrived;
+	CHECK(messages > 0);
+	fill(1, CANARY);
+	CHECK_EQ(hostcall(HOSTCALL_WAKE, id, 0, 0, 0), 0);
+	CHECK_EQ(hostcall(HOSTCALL_REVOKE, id, 0, 0, 0), 0);
+	CHECK_EQ(hostcall(HOSTCALL_WAKE, id, 0, 0, 0), -9);
+	check_all(1, CANARY);
+	CHECK_EQ(arrived, messages);
+	id = hostcall(HOSTCALL_STREAM_ADVERTISE, (u64)large_portal, 0, (u64)"large\0\0\0\0", 0);
+	CHECK(id >= 0);
+	return 0;
+}
+
+/* argv[2]: rounds, as for the next two. */
+static int large_writer(void)
+{
+	struct { u64 size, read_only; } info;
+
+	for (u64 round = 1; round <= number(argv[2]); round++) {
+		u64 file = probe(HOSTCALL_FILE_PROBE, "large\0\0\0\0", (u64)&info);
+		s64 result;
+
+		CHECK_EQ(info.size, LARGE);
+		fill(0, round);
+		do {
+			result = hostcall(HOSTCALL_FILE_WRITE, file, 0, (u64)area(0), LARGE - 8);
+		} while (result == LARGE - 8);
+		CHECK_EQ(result, -116);
+		CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, file, 0, 0, 0), 0);
+	}
+	return 0;
+}
+
+static int large_reader(void)
+{
+	struct { u64 size, read_only; } info;
+
+	for (u64 round = 1; round <= number(argv[2]); round++) {
+		u64 file = probe(HOSTCALL_FILE_PROBE, "large\0\0\0\0", (u64)&info);
+		s64 result;
+
+		result = hostcall(HOSTCALL_FILE_WRITE, file, LARGE - 8, (u64)&round, 8);
+		while (result == 8 || result == LARGE)
+			result = hostcall(HOSTCALL_FILE_READ, file, 0, (u64)area(0), LARGE);
+		CHECK_EQ(result, -116);
+		CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, file, 0, 0, 0), 0);
+		for (u64 i = 0; i < LARGE_WORDS; i++)
+			CHECK(area(0)[i] != CANARY);
+	}
+	return 0;
+}
+
+static int large_sender(void)
+{
+	for (u64 round = 1; round <= number(argv[2]); round++) {
+		u64 stream = probe(HOSTCALL_STREAM_PROBE, "large\0\0\0\0", 0);
+		s64 result;
+
+		fill(0, round);
+		do {
+			result = hostcall(HOSTCALL_CALL, stream, (u64)area(0), LARGE, 0);
+		} while (result == 0);
+		CHECK_EQ(result, -32);
+		CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, stream, 0, 0, 0), 0);
+	}
+	return 0;
+}
+
 static s64 faulting_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
 {
 	return *(volatile u64 *)0xdead000;
@@ -897,13 +1056,14 @@ static int measures(void)
 
 static const struct { const char *name; int (*run)(void); } scenarios[] = {
 #define SCENARIO(name) { #name, name }
-	SCENARIO(hello), SCENARIO(ends_with), SCENARIO(panics), SCENARIO(boot_page), SCENARIO(unknown_numbers),
+	SCENARIO(hello), SCENARIO(ends_with), SCENARIO(fails_until), SCENARIO(panics), SCENARIO(boot_page), SCENARIO(unknown_numbers),
 	SCENARIO(bad_pointers), SCENARIO(timers), SCENARIO(user_is_interrupted), SCENARIO(user_calls_are_traps),
 	SCENARIO(user_faults_are_traps), SCENARIO(kernel_faults_are_fixed_up), SCENARIO(kernel_faults_twice),
 	SCENARIO(kernel_faults_early), SCENARIO(kernel_makes_system_call), SCENARIO(loses_its_stack),
 	SCENARIO(registers_are_kept), SCENARIO(leftovers_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
 	SCENARIO(file_user), SCENARIO(receiver), SCENARIO(sender), SCENARIO(sender_for_ever),
-	SCENARIO(receiver_for_a_while), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(own_endless_receiver),
+	SCENARIO(receiver_for_a_while), SCENARIO(large_owner), SCENARIO(large_receiver), SCENARIO(large_writer),
+	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(own_endless_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
 	SCENARIO(counts), SCENARIO(measures), SCENARIO(classes),

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "not every test file needs all of it")]
 
+pub mod own_process;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

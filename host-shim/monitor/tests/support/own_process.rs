@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! cVMs in the test's own process, for what a command line does not reach.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use capstream_monitor::console::Console;
+use capstream_monitor::cvm::{self, Cvm, CvmSpec, EndOfCvm, Environment};
+use capstream_monitor::exchange::Exchange;
+use capstream_monitor::image::Image;
+use capstream_monitor::outlets::Outlets;
+use capstream_monitor::platform::{self, Options, Placement};
+use capstream_monitor::receiver::PORTAL_DEADLINE;
+
+/// How long an end is waited for.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// A monitor without a supervisor.
+pub struct Monitor {
+    pub environment: Environment,
+    image: Image,
+    events: Receiver<EndOfCvm>,
+    sender: Sender<EndOfCvm>,
+    output: tempfile::NamedTempFile,
+    _console: File,
+}
+
+impl Monitor {
+    /// No cVM yet.
+    pub fn new() -> Monitor {
+        let platform = platform::by_name(super::platform(), &Options::default()).unwrap();
+        let image = Image::open(super::guest(), &*platform).unwrap();
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let console = output.reopen().unwrap();
+        let (sender, events) = channel();
+        Monitor {
+            environment: Environment {
+                platform,
+                exchange: Arc::new(Exchange::new()),
+                console: Arc::new(Console::new(console.as_raw_fd())),
+                run_directory: None,
+                verbose: false,
+                single: false,
+                start: Instant::now(),
+                kernel_args: String::new(),
+            },
+            image,
+            events,
+            sender,
+            output,
+            _console: console,
+        }
+    }
+
+    /// Starts a cVM with a scenario of the guest and its arguments, and with a disk if one is named.
+    pub fn start(&self, index: usize, args: &[&str], disk: Option<&Path>) -> Cvm {
+        let spec = CvmSpec {
+            name: format!("c{index}"),
+            disk: disk.map(Path::to_owned),
+            args: [&["/guest"], args]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            placement: Placement::Anywhere,
+            size: None,
+            begin: None,
+            end: None,
+            portal_deadline: PORTAL_DEADLINE,
+            clean_room: false,
+            outlets: Arc::new(Outlets::new(false)),
+            again: false,
+        };
+        let sender = self.sender.clone();
+        cvm::start(
+            index,
+            &spec,
+            &self.image,
+            &self.environment,
+            sender,
+            |end| end,
+        )
+        .unwrap()
+    }
+
+    /// The next cVM to end.
+    pub fn next_end(&self) -> EndOfCvm {
+        self.events.recv_timeout(LIMIT).unwrap()
+    }
+
+    /// What cVMs printed.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.output.path()).unwrap()
+    }
+}
