@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::errno;
-use crate::{ObjectType, Permissions};
+use crate::{Address, ObjectType, Permissions};
 
 /// Why a capability could not be derived or used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,31 +108,34 @@ impl CapabilityError {
 
 /// A range of memory with permissions, as CHERI knows it.
 ///
-/// All of memory belongs to [`Capability::root`]; every other capability is derived from it, and derivation only ever narrows: bounds
+/// All of memory belongs to [`CapabilityOf::root`]; every other capability is derived from it, and derivation only ever narrows: bounds
 /// to a part of the bounds, permissions to some of the permissions. What the hardware of the older generation
 /// refuses with an exception is an error here.
 ///
 /// # Invariants
 ///
-/// - The range ends at 2^64 at the latest. Only the whole address space has a length that 64 bits do not hold.
+/// - The range ends where the address space does at the latest. Only the whole address space has a length that an address does not hold.
 /// - A capability without a tag gives no authority: nothing can be derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Capability {
-    base: u64,
-    /// The low 64 bits of the length in bytes.
-    length: u64,
+pub struct CapabilityOf<A> {
+    base: A,
+    /// The length in bytes, as far as an address holds it.
+    length: A,
     permissions: Permissions,
     otype: ObjectType,
     tag: bool,
-    /// Bit 64 of the length; set only when `base` and `length` are 0.
+    /// Whether the length is that of the address space; set only when `base` and `length` are 0.
     whole: bool,
 }
 
-impl Capability {
+/// A capability for the monitor's address space, of 64 bits.
+pub type Capability = CapabilityOf<u64>;
+
+impl<A: Address> CapabilityOf<A> {
     /// No authority at all: the capability that zeroed memory holds.
-    pub const NULL: Capability = Capability {
-        base: 0,
-        length: 0,
+    pub const NULL: CapabilityOf<A> = CapabilityOf {
+        base: A::ZERO,
+        length: A::ZERO,
         permissions: Permissions::empty(),
         otype: ObjectType::UNSEALED,
         tag: false,
@@ -142,41 +145,51 @@ impl Capability {
     /// The whole address space with every permission: what a machine starts with, and the only capability not derived from another.
     /// The monitor makes it once, at its start.
     #[inline]
-    pub const fn root() -> Capability {
-        Capability {
+    pub const fn root() -> CapabilityOf<A> {
+        CapabilityOf {
             permissions: Permissions::all(),
             tag: true,
-            ..Capability::NULL
+            ..CapabilityOf::NULL
         }
     }
 
     /// First byte of the range.
     #[inline]
-    pub const fn base(&self) -> u64 {
+    pub const fn base(&self) -> A {
         self.base
     }
 
-    /// Bytes in the range; 2^64 - 1 for the whole address space, as `cgetlen` returns it.
+    /// Bytes in the range; one less for the whole address space, as `cgetlen` returns it.
     #[inline]
-    pub const fn length(&self) -> u64 {
-        if self.whole { u64::MAX } else { self.length }
+    pub const fn length(&self) -> A {
+        if self.whole { A::MAX } else { self.length }
     }
 
     /// Whether the range has no bytes.
     #[inline]
-    pub const fn is_empty(&self) -> bool {
-        !self.whole && self.length == 0
+    pub fn is_empty(&self) -> bool {
+        !self.whole && self.length == A::ZERO
     }
 
-    /// The byte after the range, at most 2^64.
+    /// The byte after the range; for a range that ends where the address space does, it is no address.
     #[inline]
-    pub const fn top(&self) -> u128 {
-        self.base as u128 + self.wide_length()
+    pub fn top(&self) -> u128 {
+        self.wide_top().into()
     }
 
     #[inline]
-    const fn wide_length(&self) -> u128 {
-        (self.whole as u128) << 64 | self.length as u128
+    fn wide_top(&self) -> A::Size {
+        // INVARIANT: at most the size of the address space.
+        self.base.widen() + self.wide_length()
+    }
+
+    #[inline]
+    fn wide_length(&self) -> A::Size {
+        if self.whole {
+            A::SPACE
+        } else {
+            self.length.widen()
+        }
     }
 
     /// What it allows.
@@ -205,31 +218,34 @@ impl Capability {
 
     /// The same without a tag, for good.
     #[inline]
-    pub const fn without_tag(self) -> Capability {
-        Capability { tag: false, ..self }
+    pub const fn without_tag(self) -> CapabilityOf<A> {
+        CapabilityOf { tag: false, ..self }
     }
 
     /// Whether `[ptr, ptr + len)` lies inside the range. An empty range lies inside when `ptr` is inside or at the end;
-    /// a range that goes past 2^64 never does.
+    /// a range that goes past the last address never does.
     #[inline]
-    pub const fn covers(&self, ptr: u64, len: u64) -> bool {
-        ptr >= self.base && (ptr - self.base) as u128 + len as u128 <= self.wide_length()
+    pub fn covers(&self, ptr: A, len: A) -> bool {
+        ptr >= self.base && (ptr - self.base).widen() + len.widen() <= self.wide_length()
     }
 
     /// Whether everything that this capability allows is allowed by `other` too (`ctestsubset`).
     #[inline]
-    pub fn is_subset_of(&self, other: &Capability) -> bool {
+    pub fn is_subset_of(&self, other: &CapabilityOf<A>) -> bool {
         self.tag == other.tag
             && self.base >= other.base
-            && self.top() <= other.top()
+            && self.wide_top() <= other.wide_top()
             && other.permissions.contains(self.permissions)
     }
 
     /// How many of `len` bytes from `offset` on are there: fewer than `len` only at the end of the range.
     #[inline]
-    pub const fn clip(&self, offset: u64, len: u64) -> u64 {
-        let available = self.length().saturating_sub(offset);
-        if len < available { len } else { available }
+    pub fn clip(&self, offset: A, len: A) -> A {
+        let length = self.length();
+        if offset >= length {
+            return A::ZERO;
+        }
+        len.min(length - offset)
     }
 
     /// The capability for `[base, base + len)`, with the same permissions (`csetbounds`, exact).
@@ -237,17 +253,17 @@ impl Capability {
     /// # Errors
     ///
     /// [`CapabilityError::Untagged`], [`CapabilityError::Sealed`], and [`CapabilityError::Bounds`] when the range is not
-    /// [covered](Capability::covers).
+    /// [covered](CapabilityOf::covers).
     #[inline]
-    pub const fn restrict(&self, base: u64, len: u64) -> Result<Capability, CapabilityError> {
+    pub fn restrict(&self, base: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
         if let Err(error) = self.usable() {
             return Err(error);
         }
         if !self.covers(base, len) {
             return Err(self.out_of_bounds(base, len));
         }
-        // INVARIANT: covered ranges end at 2^64 at the latest, and `len` has 64 bits.
-        Ok(Capability {
+        // INVARIANT: covered ranges end where this one does at the latest, and `len` is no longer than an address.
+        Ok(CapabilityOf {
             base,
             length: len,
             whole: false,
@@ -261,11 +277,11 @@ impl Capability {
     ///
     /// [`CapabilityError::Untagged`], [`CapabilityError::Sealed`].
     #[inline]
-    pub const fn and_permissions(&self, mask: Permissions) -> Result<Capability, CapabilityError> {
+    pub fn and_permissions(&self, mask: Permissions) -> Result<CapabilityOf<A>, CapabilityError> {
         if let Err(error) = self.usable() {
             return Err(error);
         }
-        Ok(Capability {
+        Ok(CapabilityOf {
             permissions: self.permissions.intersection(mask),
             ..*self
         })
@@ -278,19 +294,19 @@ impl Capability {
     /// [`CapabilityError::Untagged`] or [`CapabilityError::Sealed`] for either; [`CapabilityError::Permission`] when `with` lacks
     /// [`Permissions::SEAL`]; [`CapabilityError::Bounds`] when `with` has no bytes; [`CapabilityError::ObjectType`] when its base is
     /// reserved or too large.
-    pub fn seal(&self, with: &Capability) -> Result<Capability, CapabilityError> {
+    pub fn seal(&self, with: &CapabilityOf<A>) -> Result<CapabilityOf<A>, CapabilityError> {
         let otype = with.object_type_authority(Permissions::SEAL)?;
         self.usable()?;
-        Ok(Capability { otype, ..*self })
+        Ok(CapabilityOf { otype, ..*self })
     }
 
     /// The capability unsealed by the authority `with`, whose base is its object type (`cunseal`). It is global only if both are.
     ///
     /// # Errors
     ///
-    /// As [`Capability::seal`] for `with`, needing [`Permissions::UNSEAL`]; [`CapabilityError::NotSealed`] when there is nothing to unseal;
+    /// As [`CapabilityOf::seal`] for `with`, needing [`Permissions::UNSEAL`]; [`CapabilityError::NotSealed`] when there is nothing to unseal;
     /// [`CapabilityError::ObjectTypeMismatch`].
-    pub fn unseal(&self, with: &Capability) -> Result<Capability, CapabilityError> {
+    pub fn unseal(&self, with: &CapabilityOf<A>) -> Result<CapabilityOf<A>, CapabilityError> {
         let expected = with.object_type_authority(Permissions::UNSEAL)?;
         self.sealed_with()?;
         if self.otype != expected {
@@ -303,7 +319,7 @@ impl Capability {
         if !with.permissions.contains(Permissions::GLOBAL) {
             permissions.remove(Permissions::GLOBAL);
         }
-        Ok(Capability {
+        Ok(CapabilityOf {
             otype: ObjectType::UNSEALED,
             permissions,
             ..*self
@@ -317,9 +333,9 @@ impl Capability {
     /// The first of these that fails: both tagged, both sealed with an object type that is not reserved, with the same one, both with
     /// [`Permissions::CINVOKE`], code with [`Permissions::EXECUTE`], data without it, code not empty.
     pub fn invoke(
-        code: &Capability,
-        data: &Capability,
-    ) -> Result<(Capability, Capability), CapabilityError> {
+        code: &CapabilityOf<A>,
+        data: &CapabilityOf<A>,
+    ) -> Result<(CapabilityOf<A>, CapabilityOf<A>), CapabilityError> {
         code.tagged()?;
         data.tagged()?;
         code.sealed_with()?;
@@ -335,14 +351,14 @@ impl Capability {
         code.permits(Permissions::EXECUTE)?;
         if data.permissions.contains(Permissions::EXECUTE) {
             return Err(CapabilityError::ExecutableData {
-                base: data.base,
+                base: data.base.into(),
                 top: data.top(),
             });
         }
         if code.is_empty() {
-            return Err(code.out_of_bounds(code.base, 1));
+            return Err(code.out_of_bounds(code.base, A::ONE));
         }
-        let unsealed = |capability: &Capability| Capability {
+        let unsealed = |capability: &CapabilityOf<A>| CapabilityOf {
             otype: ObjectType::UNSEALED,
             ..*capability
         };
@@ -353,9 +369,9 @@ impl Capability {
     ///
     /// # Errors
     ///
-    /// As [`Capability::restrict`], and [`CapabilityError::Permission`].
+    /// As [`CapabilityOf::restrict`], and [`CapabilityError::Permission`].
     #[inline]
-    pub const fn check_load(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
+    pub fn check_load(&self, ptr: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
         self.check(Permissions::LOAD, ptr, len)
     }
 
@@ -363,9 +379,9 @@ impl Capability {
     ///
     /// # Errors
     ///
-    /// As [`Capability::restrict`], and [`CapabilityError::Permission`].
+    /// As [`CapabilityOf::restrict`], and [`CapabilityError::Permission`].
     #[inline]
-    pub const fn check_store(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
+    pub fn check_store(&self, ptr: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
         self.check(Permissions::STORE, ptr, len)
     }
 
@@ -373,23 +389,14 @@ impl Capability {
     ///
     /// # Errors
     ///
-    /// As [`Capability::restrict`], and [`CapabilityError::Permission`].
+    /// As [`CapabilityOf::restrict`], and [`CapabilityError::Permission`].
     #[inline]
-    pub const fn check_load_store(
-        &self,
-        ptr: u64,
-        len: u64,
-    ) -> Result<Capability, CapabilityError> {
+    pub fn check_load_store(&self, ptr: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
         self.check(Permissions::LOAD_STORE, ptr, len)
     }
 
     #[inline]
-    const fn check(
-        &self,
-        need: Permissions,
-        ptr: u64,
-        len: u64,
-    ) -> Result<Capability, CapabilityError> {
+    fn check(&self, need: Permissions, ptr: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
         let mut derived = match self.restrict(ptr, len) {
             Ok(derived) => derived,
             Err(error) => return Err(error),
@@ -404,25 +411,25 @@ impl Capability {
     }
 
     #[inline]
-    const fn tagged(&self) -> Result<(), CapabilityError> {
+    fn tagged(&self) -> Result<(), CapabilityError> {
         if self.tag {
             Ok(())
         } else {
             Err(CapabilityError::Untagged {
-                base: self.base,
+                base: self.base.into(),
                 top: self.top(),
             })
         }
     }
 
     #[inline]
-    const fn usable(&self) -> Result<(), CapabilityError> {
+    fn usable(&self) -> Result<(), CapabilityError> {
         if let Err(error) = self.tagged() {
             return Err(error);
         }
         if self.otype.bits() != ObjectType::UNSEALED.bits() {
             return Err(CapabilityError::Sealed {
-                base: self.base,
+                base: self.base.into(),
                 top: self.top(),
                 otype: self.otype,
             });
@@ -431,14 +438,14 @@ impl Capability {
     }
 
     #[inline]
-    const fn permits(&self, need: Permissions) -> Result<(), CapabilityError> {
+    fn permits(&self, need: Permissions) -> Result<(), CapabilityError> {
         if self.permissions.contains(need) {
             return Ok(());
         }
         Err(CapabilityError::Permission {
             missing: need.difference(self.permissions),
             has: self.permissions,
-            base: self.base,
+            base: self.base.into(),
             top: self.top(),
         })
     }
@@ -447,7 +454,7 @@ impl Capability {
         self.tagged()?;
         if self.otype.is_reserved() {
             return Err(CapabilityError::NotSealed {
-                base: self.base,
+                base: self.base.into(),
                 top: self.top(),
                 otype: self.otype,
             });
@@ -459,23 +466,24 @@ impl Capability {
         self.usable()?;
         self.permits(need)?;
         if self.is_empty() {
-            return Err(self.out_of_bounds(self.base, 1));
+            return Err(self.out_of_bounds(self.base, A::ONE));
         }
-        ObjectType::new(self.base).ok_or(CapabilityError::ObjectType { value: self.base })
+        let value = self.base.into();
+        ObjectType::new(value).ok_or(CapabilityError::ObjectType { value })
     }
 
     #[cold]
-    const fn out_of_bounds(&self, ptr: u64, len: u64) -> CapabilityError {
+    fn out_of_bounds(&self, ptr: A, len: A) -> CapabilityError {
         CapabilityError::Bounds {
-            ptr,
-            len,
-            base: self.base,
+            ptr: ptr.into(),
+            len: len.into(),
+            base: self.base.into(),
             top: self.top(),
         }
     }
 
     /// Prints it as a line of the log, with its name.
-    pub const fn named<'a>(&'a self, name: &'a str) -> Named<'a> {
+    pub const fn named<'a>(&'a self, name: &'a str) -> Named<'a, A> {
         Named {
             name,
             capability: self,
@@ -483,7 +491,7 @@ impl Capability {
     }
 }
 
-impl fmt::Display for Capability {
+impl<A: Address> fmt::Display for CapabilityOf<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -491,20 +499,20 @@ impl fmt::Display for Capability {
             u8::from(self.tag),
             u8::from(self.is_sealed()),
             self.permissions,
-            self.base,
-            self.wide_length()
+            self.base.into(),
+            self.wide_length().into()
         )
     }
 }
 
 /// A capability with a name, for the log: `ca0: tag 1, sealed 1, perms 0x107, base 0x20000000, length 0x10000000`.
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
+pub struct Named<'a, A> {
     name: &'a str,
-    capability: &'a Capability,
+    capability: &'a CapabilityOf<A>,
 }
 
-impl fmt::Display for Named<'_> {
+impl<A: Address> fmt::Display for Named<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.capability)
     }

@@ -17,6 +17,7 @@
     )
 )]
 
+mod address;
 mod armed;
 mod capability;
 mod endpoint;
@@ -32,8 +33,9 @@ mod registry;
 mod revocation;
 mod sync;
 
+pub use address::Address;
 pub use armed::{Armed, ArmedSet};
-pub use capability::{Capability, CapabilityError, Named};
+pub use capability::{Capability, CapabilityError, CapabilityOf, Named};
 pub use endpoint::Endpoint;
 pub use handles::{Handles, Table};
 pub use key::{Key, KeyError};
