@@ -13,10 +13,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::console::Console;
-use crate::control::Request;
 use crate::control::client::{ClientError, Target};
-use crate::control::server::Server;
+use crate::control::server::{Server, Subject};
 use crate::control::socket::{Listener, SocketError};
+use crate::control::{KindName, Request};
 use crate::cvm::Environment;
 use crate::events::{self, EventLayer, Events};
 use crate::exchange::Exchange;
@@ -72,6 +72,16 @@ enum Command {
     Restart {
         /// Its name
         cvm: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take back what is published under a key: nobody can use it any more
+    Revoke {
+        /// The key
+        key: String,
+        /// Only this, if several things have the key
+        #[arg(long, value_enum)]
+        kind: Option<KindName>,
         #[command(flatten)]
         target: Target,
     },
@@ -249,6 +259,9 @@ fn operate(command: Command) -> Result<(), ClientError> {
         Command::Restart { cvm, target } => {
             target.act(&cvm, &Request::Restart { cvm: cvm.clone() })
         }
+        Command::Revoke { key, kind, target } => {
+            target.act_on_monitor(&Request::Revoke { key, kind })
+        }
         Command::Logs {
             cvm,
             source,
@@ -327,6 +340,7 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
         start,
         kernel_args: options.kernel_args,
     };
+    let exchange = Arc::clone(&environment.exchange);
     let supervisor = Supervisor::new(
         &deployment,
         environment,
@@ -337,10 +351,13 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
         Ok(listener) => Some(
             Server::start(
                 listener,
-                supervisor.controller(),
-                events,
-                file.to_owned(),
-                options.platform,
+                Subject {
+                    controller: supervisor.controller(),
+                    exchange,
+                    events,
+                    deployment: file.to_owned(),
+                    platform: options.platform,
+                },
             )
             .map_err(|source| RunError::Thread { source })?,
         ),

@@ -513,7 +513,7 @@ impl Supervisor {
                 let outlets = Arc::clone(&self.unit(&cvm)?.spec.outlets);
                 Ok(Some(Answer::Outlets(outlets)))
             }
-            Request::Events { .. } => Err(Refusal::NotForTheSupervisor),
+            Request::Events { .. } | Request::Revoke { .. } => Err(Refusal::NotForTheSupervisor),
         }
     }
 

@@ -238,16 +238,31 @@ impl Target {
     ///
     /// [`ClientError`].
     pub fn act(&self, cvm: &str, request: &Request) -> Result<(), ClientError> {
-        let reply = Connection::open(&self.of_cvm(cvm)?, request)?.only()?;
-        self.print_done(&reply)
+        self.do_at(&self.of_cvm(cvm)?, request)
     }
 
-    fn print_done(&self, reply: &Reply) -> Result<(), ClientError> {
-        match (self.format, reply) {
-            (Format::Table, Reply::Done(how)) => print(&table::plain(how))?,
-            (Format::Json, Reply::Done(_)) => print(&json(reply)?)?,
+    /// A command for the only monitor.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn act_on_monitor(&self, request: &Request) -> Result<(), ClientError> {
+        self.do_at(&self.only()?, request)
+    }
+
+    fn do_at(&self, path: &Path, request: &Request) -> Result<(), ClientError> {
+        let reply = Connection::open(path, request)?.only()?;
+        match (self.format, &reply) {
+            (Format::Table, Reply::Done(how)) => {
+                for line in how.lines() {
+                    print(&table::plain(line))?;
+                }
+            }
+            (Format::Json, Reply::Done(_)) => {
+                print(&json(&reply)?)?;
+            }
             (_, other) => return unexpected(other),
-        };
+        }
         Ok(())
     }
 

@@ -36,6 +36,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use capstream_capability::{Class, Kind};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::events::EventRecord;
@@ -62,6 +64,13 @@ pub enum Request {
         /// Its name.
         cvm: String,
     },
+    /// Take back what is published under a key.
+    Revoke {
+        /// The key.
+        key: String,
+        /// What of it, if not everything that has the key.
+        kind: Option<KindName>,
+    },
     /// What a cVM wrote.
     Logs {
         /// Its name.
@@ -85,6 +94,28 @@ pub enum Request {
         /// Its name.
         cvm: String,
     },
+}
+
+/// A kind of things that are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KindName {
+    /// The messages of /cap/ch*
+    Stream,
+    /// Memory, as in /cap/cf*
+    File,
+    /// The doorbells of /cap/cg*
+    Bell,
+}
+
+impl From<KindName> for Kind {
+    fn from(name: KindName) -> Kind {
+        match name {
+            KindName::Stream => Kind::Portal(Class::STREAM),
+            KindName::File => Kind::File,
+            KindName::Bell => Kind::Portal(Class::BELL),
+        }
+    }
 }
 
 /// A line of what the monitor answers.

@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use capstream_capability::{Key, Kind};
+
 use crate::control::socket::{Listener, is_operator};
-use crate::control::{Answer, Controller, Listing, Refusal, Reply, Request};
+use crate::control::{Answer, Controller, KindName, Listing, Refusal, Reply, Request};
 use crate::events::Events;
+use crate::exchange::Exchange;
 use crate::journal::{Batch, Journal, Record};
 use crate::outlets::{LogLine, Outlets, Source};
 
@@ -27,12 +30,23 @@ const LONGEST_REQUEST: u64 = 64 << 10;
 /// How long the last answers may take when the monitor ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// What operators are told about, and act on.
+pub struct Subject {
+    /// The supervisor.
+    pub controller: Controller,
+    /// What is published.
+    pub exchange: Arc<Exchange>,
+    /// What happened.
+    pub events: Arc<Events>,
+    /// The file that describes the deployment.
+    pub deployment: PathBuf,
+    /// What its cVMs run on.
+    pub platform: String,
+}
+
 /// What all connections share.
 struct Shared {
-    controller: Controller,
-    events: Arc<Events>,
-    deployment: PathBuf,
-    platform: String,
+    subject: Subject,
     connections: Mutex<usize>,
     /// A connection ended.
     ended: Condvar,
@@ -51,18 +65,9 @@ impl Server {
     /// # Errors
     ///
     /// When there is no thread.
-    pub fn start(
-        listener: Listener,
-        controller: Controller,
-        events: Arc<Events>,
-        deployment: PathBuf,
-        platform: String,
-    ) -> io::Result<Server> {
+    pub fn start(listener: Listener, subject: Subject) -> io::Result<Server> {
         let shared = Arc::new(Shared {
-            controller,
-            events,
-            deployment,
-            platform,
+            subject,
             connections: Mutex::new(0),
             ended: Condvar::new(),
         });
@@ -90,7 +95,7 @@ impl Server {
 
     /// Tells those who follow that nothing will come any more, and gives the last answers a moment.
     pub fn finish(self) {
-        self.shared.events.close();
+        self.shared.subject.events.close();
         let begin = Instant::now();
         let mut connections = self.shared.lock();
         while *connections > 0 {
@@ -176,16 +181,35 @@ impl Shared {
                 return Ok(());
             }
         };
-        if let Request::Events { last, follow } = request {
-            let from = match last {
-                Some(count) => self.events.last(count),
-                None => self.events.read(0),
-            };
-            return send_journal(stream, &self.events, from, follow, |event| {
-                Some(Reply::Event(event))
-            });
+        let Subject {
+            controller,
+            exchange,
+            events,
+            deployment,
+            platform,
+        } = &self.subject;
+        match &request {
+            Request::Events { last, follow } => {
+                let from = match last {
+                    Some(count) => events.last(*count),
+                    None => events.read(0),
+                };
+                return send_journal(stream, events, from, *follow, |event| {
+                    Some(Reply::Event(event))
+                });
+            }
+            Request::Revoke { key, kind } => {
+                return match revoke(exchange, key, *kind) {
+                    Ok(done) => send(stream, &Reply::Done(done)),
+                    Err(why) => {
+                        refuse(stream, why);
+                        Ok(())
+                    }
+                };
+            }
+            _ => {}
         }
-        let Ok(answer) = self.controller.ask(request.clone()).recv() else {
+        let Ok(answer) = controller.ask(request.clone()).recv() else {
             refuse(stream, Refusal::Ended.to_string());
             return Ok(());
         };
@@ -194,8 +218,8 @@ impl Shared {
                 stream,
                 &Reply::Cvms(Listing {
                     process: std::process::id(),
-                    deployment: self.deployment.clone(),
-                    platform: self.platform.clone(),
+                    deployment: deployment.clone(),
+                    platform: platform.clone(),
                     cvms,
                 }),
             ),
@@ -220,6 +244,32 @@ impl Shared {
             }
         }
     }
+}
+
+/// Takes back what has the key; returns what that was.
+fn revoke(exchange: &Exchange, key: &str, kind: Option<KindName>) -> Result<String, String> {
+    let name = Key::from_name(key).map_err(|error| error.to_string())?;
+    let published = exchange.registry().objects();
+    let kinds: Vec<Kind> = match kind {
+        Some(kind) => vec![kind.into()],
+        None => published
+            .iter()
+            .filter(|object| object.key == name)
+            .map(|object| object.kind)
+            .collect(),
+    };
+    if kinds.is_empty() {
+        return Err(format!("nobody publishes anything under the key `{name}`"));
+    }
+    let mut done = Vec::new();
+    for kind in kinds {
+        exchange
+            .revoke_key(kind, name)
+            .map_err(|error| error.to_string())?;
+        tracing::info!(key = %name, %kind, "taken back by an operator");
+        done.push(format!("{kind} `{name}` was taken back"));
+    }
+    Ok(done.join("\n"))
 }
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {

@@ -69,6 +69,50 @@ static int fails_until(void)
 	return buffer[0] < number(argv[2]) ? 7 : 0;
 }
 
+/* The same for very many lives. */
+static int fails_until_many(void)
+{
+	struct { u64 size, read_only; } info;
+	u64 lives = probe(HOSTCALL_FILE_PROBE, "lives\0\0\0\0", (u64)&info), count;
+
+	CHECK_EQ(hostcall(HOSTCALL_FILE_READ, lives, 0, (u64)&count, 8), 8);
+	count++;
+	CHECK_EQ(hostcall(HOSTCALL_FILE_WRITE, lives, 0, (u64)&count, 8), 8);
+	if (count < number(argv[2]))
+		return 7;
+	print("%u lives\n", count);
+	return 0;
+}
+
+static int reads_until_revoked(void)
+{
+	struct { u64 size, read_only; } info;
+	u64 shared = probe(HOSTCALL_FILE_PROBE, "shared\0\0\0", (u64)&info);
+
+	print("reading\n");
+	for (;;) {
+		s64 len = hostcall(HOSTCALL_FILE_READ, shared, 0, (u64)buffer, 8);
+
+		if (len == -116)
+			break;
+		CHECK_EQ(len, 8);
+	}
+	CHECK_EQ(hostcall(HOSTCALL_FILE_PROBE, (u64)"shared\0\0\0", 0, (u64)&info, 0), -2);
+	print("revoked\n");
+	return 0;
+}
+
+static int logs_and_waits(void)
+{
+	static const char log[] = "a line of the kernel\n";
+
+	CHECK_EQ(hostcall(HOSTCALL_LOG_WRITE, (u64)log, sizeof(log) - 1, 0, 0), sizeof(log) - 1);
+	print("a line of a program\n");
+	wait_for(POWER_BUTTON);
+	print("power button\n");
+	power_off(LKL_POWER_OFF_HALT, 0);
+}
+
 static int panics(void)
 {
 	static const char log[] = "first line\nKernel panic - not syncing: of the test\n";
@@ -598,6 +642,41 @@ static int receiver_for_a_while(void)
 	return 0;
 }
 
+/* Takes some messages, and ends. */
+static int receiver_of_some(void)
+{
+	CHECK(hostcall(HOSTCALL_STREAM_ADVERTISE, (u64)ring_portal, 0xc001, (u64)key, 45 << 20 | 1) >= 0);
+	while (ring.head < 50) {
+		ring.tail = ring.head;
+		hostcall(HOSTCALL_RELAX, 0, 0, 0, 0);
+	}
+	return 0;
+}
+
+/* Connects again whenever its receiver has ended, as often as the argument says. */
+static int sender_over_lives(void)
+{
+	for (u64 connection = 1; connection <= number(argv[2]); connection++) {
+		u64 handle = probe(HOSTCALL_STREAM_PROBE, key, 0), sent = 0;
+
+		for (;;) {
+			u64 message[8] = { 0, sent, 0, 0, 0, 0, 0, sent };
+			s64 result = hostcall(HOSTCALL_CALL, handle, (u64)message, sizeof(message), 0);
+
+			if (result == -32)
+				break;
+			if (result == 0)
+				sent++;
+			else
+				CHECK_EQ(result, -11);
+		}
+		CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, handle, 0, 0, 0), 0);
+		print("connection %u is over\n", connection);
+	}
+	wait_for(POWER_BUTTON);
+	power_off(LKL_POWER_OFF_HALT, 0);
+}
+
 /*
  * Revocation while large copies are under way, in rounds. Each user leaves the number of the round in the range; the owner takes everything back when
  * all have. What it then writes into its memory stays there, and none of the others ever sees it.
@@ -1056,7 +1135,9 @@ static int measures(void)
 
 static const struct { const char *name; int (*run)(void); } scenarios[] = {
 #define SCENARIO(name) { #name, name }
-	SCENARIO(hello), SCENARIO(ends_with), SCENARIO(fails_until), SCENARIO(panics), SCENARIO(boot_page), SCENARIO(unknown_numbers),
+	SCENARIO(hello), SCENARIO(ends_with), SCENARIO(fails_until),
+	SCENARIO(fails_until_many), SCENARIO(reads_until_revoked), SCENARIO(logs_and_waits), SCENARIO(receiver_of_some),
+	SCENARIO(sender_over_lives), SCENARIO(panics), SCENARIO(boot_page), SCENARIO(unknown_numbers),
 	SCENARIO(bad_pointers), SCENARIO(timers), SCENARIO(user_is_interrupted), SCENARIO(user_calls_are_traps),
 	SCENARIO(user_faults_are_traps), SCENARIO(kernel_faults_are_fixed_up), SCENARIO(kernel_faults_twice),
 	SCENARIO(kernel_faults_early), SCENARIO(kernel_makes_system_call), SCENARIO(loses_its_stack),

@@ -219,6 +219,7 @@ pub struct Deployment {
     rest: String,
     count: u64,
     options: Vec<String>,
+    environment: Vec<(String, PathBuf)>,
     runtime: PathBuf,
 }
 
@@ -238,6 +239,7 @@ impl Deployment {
             rest: String::new(),
             count: 0,
             options: Vec::new(),
+            environment: Vec::new(),
             runtime: guest().to_owned(),
         }
     }
@@ -282,6 +284,22 @@ impl Deployment {
         self
     }
 
+    /// With a control socket in its folder.
+    pub fn with_control(self) -> Deployment {
+        let socket = self.control().display().to_string();
+        self.option("--control").option(&socket)
+    }
+
+    /// The socket of [`Deployment::with_control`].
+    pub fn control(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
+    }
+
+    pub fn environment(mut self, name: &str, value: &Path) -> Deployment {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     pub fn runtime(mut self, image: &Path) -> Deployment {
         self.runtime = image.to_owned();
         self
@@ -308,6 +326,7 @@ impl Deployment {
             .arg("--log-dir")
             .arg(self.logs())
             .args(&self.options)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -329,11 +348,13 @@ impl Deployment {
         let mut child = self.command().stdin(input).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         // Read all the time, so that the monitor never waits for us.
-        let mut err = child.stderr.take().unwrap();
-        let err = std::thread::spawn(move || {
-            let mut text = String::new();
-            err.read_to_string(&mut text).unwrap();
-            text
+        let err = BufReader::new(child.stderr.take().unwrap());
+        let (lines, errors) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in err.lines().map_while(Result::ok) {
+                // Whoever started the monitor may not want to know any more.
+                let _ = lines.send(line);
+            }
         });
         let id = child.id() as libc::pid_t;
         let (done, ended) = std::sync::mpsc::channel::<()>();
@@ -347,7 +368,8 @@ impl Deployment {
             child,
             out,
             seen: String::new(),
-            err: Some(err),
+            errors,
+            seen_errors: String::new(),
             _done: done,
         }
     }
@@ -358,7 +380,8 @@ pub struct Running {
     pub child: Child,
     out: BufReader<std::process::ChildStdout>,
     seen: String,
-    err: Option<std::thread::JoinHandle<String>>,
+    errors: std::sync::mpsc::Receiver<String>,
+    seen_errors: String,
     _done: std::sync::mpsc::Sender<()>,
 }
 
@@ -370,6 +393,20 @@ impl Running {
             let len = self.out.read_line(&mut line).unwrap();
             assert_ne!(len, 0, "no line contains {text:?}: {}", self.seen);
             self.seen.push_str(&line);
+            if line.contains(text) {
+                return;
+            }
+        }
+    }
+
+    /// Reads lines of standard error until one contains `text`.
+    pub fn wait_for_error(&mut self, text: &str) {
+        loop {
+            let Ok(line) = self.errors.recv() else {
+                panic!("no line contains {text:?}: {}", self.seen_errors);
+            };
+            self.seen_errors.push_str(&line);
+            self.seen_errors.push('\n');
             if line.contains(text) {
                 return;
             }
@@ -402,10 +439,11 @@ impl Running {
             code: status.code(),
             out: std::mem::take(&mut self.seen),
             err: self
-                .err
-                .take()
-                .map(|err| err.join().unwrap())
-                .unwrap_or_default(),
+                .errors
+                .iter()
+                .fold(std::mem::take(&mut self.seen_errors), |seen, line| {
+                    seen + &line + "\n"
+                }),
         }
     }
 }
