@@ -55,6 +55,8 @@ pub struct CvmConfig {
     pub grants: Grants,
     /// How much of each it may take.
     pub limits: Limits,
+    /// The line of the file that it begins on, counted from 1.
+    pub line: usize,
 }
 
 /// The longest wait before a cVM is started again.
@@ -121,6 +123,8 @@ pub struct CapfileConfig {
     pub size: u64,
     /// What is in it at first, `size` bytes at most; the rest is zero.
     pub data: Vec<u8>,
+    /// The line of the file that it begins on, counted from 1.
+    pub line: usize,
 }
 
 impl Deployment {

@@ -140,8 +140,13 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Whether it is about this right, or about both.
+    pub(crate) fn is_for(&self, right: Right) -> bool {
+        self.may == right || self.may == Right::Both
+    }
+
     fn covers(&self, right: Right, kind: Kind, key: &[u8]) -> bool {
-        (self.may == right || self.may == Right::Both)
+        self.is_for(right)
             && self.kind.is_none_or(|granted| granted == kind)
             && self.keys.iter().any(|pattern| pattern.matches(key))
     }

@@ -190,7 +190,7 @@ pub const KEYS: &[KeyDescription] = &[
         "`read-only`: the cVM reads files of others and does not write them, and others read its files and do not write them, whatever the publisher allows. Where several grants fit, one that allows writing is enough."),
     key(Section::Limits, "memory", false, Form::Bytes { min: 4 << 20, max: 1 << 63, multiple: PAGE }, "a number of bytes, a multiple of 4096, 4M or more, at most `size` of `isolation`",
         "How much memory the kernel of the cVM manages, its programs included. The rest of the range stays untouched. Without it: all that the range has room for."),
-    key(Section::Limits, "messages", false, Form::Integer { min: 1, max: 1_000_000_000 }, "a number from 1 to 1000000000",
+    key(Section::Limits, "messages", false, Form::Integer { min: 1, max: 10_000_000 }, "a number from 1 to 10000000",
         "How many messages it may send in a second, all its senders together. Those who send more wait. What was not sent is saved up, for a second."),
     key(Section::Limits, "bytes", false, Form::Bytes { min: 1, max: 1 << 50, multiple: 1 }, "a number of bytes, at least 1",
         "How many bytes of messages it may send in a second, as `messages`. A message that is longer than that is sent, and those after it wait the longer."),

@@ -35,6 +35,7 @@
     )
 )]
 
+mod check;
 mod deployment;
 mod document;
 mod error;
@@ -42,7 +43,9 @@ mod grants;
 mod keys;
 mod limits;
 mod reader;
+mod schema;
 
+pub use check::{Finding, Severity};
 pub use deployment::{
     CapfileConfig, CvmConfig, Deployment, Isolation, MAX_RESTART_DELAY, RestartPolicy, Wait,
 };
@@ -50,3 +53,4 @@ pub use error::{ConfigError, Place};
 pub use grants::{Access, Grant, Grants, Pattern, Right};
 pub use keys::{Form, KEYS, KeyDescription, Section, reference};
 pub use limits::{DEFAULT_LOG_RATE, Limits};
+pub use schema::schema;

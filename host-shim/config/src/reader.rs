@@ -273,6 +273,7 @@ impl Reader<'_> {
                 portal_deadline,
                 grants,
                 limits,
+                line: fields.line,
             },
         })
     }
@@ -454,8 +455,13 @@ impl Reader<'_> {
                 });
             }
         }
-        let line = name_field.node.line;
-        Ok((CapfileConfig { name, size, data }, line))
+        let capfile = CapfileConfig {
+            name,
+            size,
+            data,
+            line: fields.line,
+        };
+        Ok((capfile, name_field.node.line))
     }
 
     /// The entries of a mapping whose keys are all known.
