@@ -39,6 +39,32 @@ macro_rules! hostcalls {
             pub const fn c_name(self) -> &'static str {
                 match self { $( Hostcall::$name => stringify!($c_name), )* }
             }
+
+            /// The name in this table.
+            pub const fn name(self) -> &'static str {
+                match self { $( Hostcall::$name => stringify!($name), )* }
+            }
+
+            /// How many there are.
+            pub const COUNT: usize = Hostcall::ALL.len();
+
+            /// The place in [`Hostcall::ALL`]. One load, because every hostcall is counted by it.
+            #[inline]
+            pub const fn index(self) -> usize {
+                const LEN: usize = {
+                    let mut highest = 0;
+                    $( if highest < $number { highest = $number; } )*
+                    highest + 1
+                };
+                const PLACES: [u8; LEN] = {
+                    let mut places = [0; LEN];
+                    let mut place = 0;
+                    $( places[$number] = place; place += 1; )*
+                    assert!(place as usize == Hostcall::COUNT);
+                    places
+                };
+                PLACES[self as usize] as usize
+            }
         }
     };
 }

@@ -624,12 +624,24 @@ impl<S, F> Registry<S, F> {
 
     /// All that is published, by kind and key.
     pub fn objects(&self) -> Vec<ObjectInfo> {
+        self.inspect(|info, _| info, |info, _| info)
+    }
+
+    /// As [`Registry::objects`], with what `stream` and `file` make of each and its payload. They must not call back here.
+    pub fn inspect<T>(
+        &self,
+        stream: impl Fn(ObjectInfo, &S) -> T,
+        file: impl Fn(ObjectInfo, &F) -> T,
+    ) -> Vec<T> {
         let directory = self.directory();
         let streams = directory.streams.values().cloned().map(Object::Stream);
         let files = directory.files.values().cloned().map(Object::File);
         streams
             .chain(files)
-            .map(|object: Object<S, F>| object.info())
+            .map(|object: Object<S, F>| match &object {
+                Object::Stream(endpoint) => stream(object.info(), endpoint.payload()),
+                Object::File(endpoint) => file(object.info(), endpoint.payload()),
+            })
             .collect()
     }
 

@@ -35,7 +35,9 @@ use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, V
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
 use crate::sealed_set::{SealedSet, authority, object_type, sealed_set};
+use crate::statistics::{self, CvmStatistics, Range};
 use crate::timings::{Event, Timings};
+use crate::vcpu_record::VcpuRecord;
 
 /// Memory of a cVM that does not say how much it wants.
 const DEFAULT_RAM: u64 = 64 << 20;
@@ -164,10 +166,24 @@ pub struct Cvm {
     pub receiver: Arc<Receiver>,
     /// When what happened to it.
     pub timings: Arc<Timings>,
+    name: String,
+    record: Arc<VcpuRecord>,
+    range: Range,
     thread: JoinHandle<()>,
 }
 
 impl Cvm {
+    /// What it did since its start.
+    pub fn statistics(&self) -> CvmStatistics {
+        statistics::of_cvm(
+            &self.name,
+            self.receiver.number(),
+            &self.record,
+            self.receiver.ledger().total(),
+            self.range,
+        )
+    }
+
     /// Waits for the thread, which has told its end.
     pub fn join(self) {
         // A panic was reported as an end already.
@@ -274,7 +290,9 @@ fn assemble<E: Send + 'static>(
     let set = sealed_set(&authority, object_type(table.owner()), spec.clean_room)
         .map_err(CvmError::SealedSet)?;
     PortalStacks::guard(&*space, &layout)?;
-    let vcpu = platform.vcpu(&space, &layout, &set, layout.base + image.entry())?;
+    let record = Arc::new(VcpuRecord::new());
+    let entry = layout.base + image.entry();
+    let vcpu = platform.vcpu(&space, &layout, &set, entry, Arc::clone(&record))?;
 
     let receiver = Arc::new(Receiver::new(
         table.owner(),
@@ -285,6 +303,7 @@ fn assemble<E: Send + 'static>(
         spec.portal_deadline,
     ));
     exchange.set_line(table.owner(), vcpu.line());
+    exchange.set_name(table.owner(), &spec.name);
     if environment.verbose {
         describe(spec, &layout, &receiver, &set, environment);
     }
@@ -309,6 +328,7 @@ fn assemble<E: Send + 'static>(
         log: RefCell::new(kernel_log(spec, environment)),
         devices: Vec::new(),
         timings: Arc::clone(&timings),
+        record: Arc::clone(&record),
     };
     parts.devices = devices(spec, &parts)?;
     let boot = Boot {
@@ -321,11 +341,18 @@ fn assemble<E: Send + 'static>(
     };
     boot.write(&*space, &layout)?;
     timings.record(Event::Loaded);
+    let range = Range {
+        begin: space.host_pointer(layout.base) as u64,
+        size: layout.end - layout.base,
+    };
     drop(space);
     let thread = spawn(index, vcpu, parts, events, tell)?;
     Ok(Cvm {
         receiver,
         timings,
+        name: spec.name.clone(),
+        record,
+        range,
         thread,
     })
 }
@@ -426,9 +453,12 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
     let boot = parts.layout.boot;
     let receiver = Arc::clone(&parts.receiver);
     let timings = Arc::clone(&parts.timings);
+    let record = Arc::clone(&parts.record);
     let calls = CvmCalls::new(parts);
     timings.record(Event::Entered);
+    record.thread_begins();
     let ended = vcpu.run(boot, &calls);
+    record.thread_ends();
     timings.record(Event::Ended);
     let (said, parts) = calls.finish();
     let outcome = match ended {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What all cVMs of a monitor share: the registry of what they publish, and how to interrupt each of them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstream_abi::irq;
@@ -14,6 +15,7 @@ use capstream_capability::{
 use crate::lines::Lines;
 use crate::platform::VcpuLine;
 use crate::receiver::Receiver;
+use crate::traffic::{FileTraffic, StreamTraffic};
 use crate::watchdog::Watchdog;
 
 /// What a cVM publishes as a stream.
@@ -22,14 +24,36 @@ pub struct Stream {
     pub portal: capstream_capability::Portal,
     /// Whose it is.
     pub receiver: Arc<Receiver>,
+    /// What went into it.
+    pub traffic: StreamTraffic,
+}
+
+/// What a cVM, or the monitor, publishes as a range.
+pub struct File {
+    /// The range.
+    pub publication: Publication,
+    /// What went into and out of it.
+    pub traffic: FileTraffic,
+}
+
+impl From<Publication> for File {
+    fn from(publication: Publication) -> File {
+        File {
+            publication,
+            traffic: FileTraffic::default(),
+        }
+    }
 }
 
 /// The registry with what cVMs publish.
-pub type CvmRegistry = Registry<Stream, Publication>;
+pub type CvmRegistry = Registry<Stream, File>;
 /// A cVM's numbers.
-pub type CvmTable = Table<Stream, Publication>;
+pub type CvmTable = Table<Stream, File>;
 /// A vCPU's view of them.
-pub type CvmHandles = Handles<Stream, Publication>;
+pub type CvmHandles = Handles<Stream, File>;
+
+/// How the monitor is called where cVMs have names.
+const MONITOR: &str = "monitor";
 
 /// How long uses of something that an ended cVM published may take before portals among them are abandoned.
 const GRACE: Duration = Duration::from_millis(200);
@@ -47,6 +71,8 @@ pub struct Exchange {
     watchdog: Watchdog,
     /// How many streams were ever advertised.
     streams: AtomicU64,
+    /// Of the cVMs, by their numbers.
+    names: Mutex<BTreeMap<u64, String>>,
 }
 
 impl Default for Exchange {
@@ -63,6 +89,7 @@ impl Exchange {
             lines: Lines::new(),
             watchdog: Watchdog::default(),
             streams: AtomicU64::new(0),
+            names: Mutex::default(),
         }
     }
 
@@ -95,6 +122,24 @@ impl Exchange {
     /// Says how to interrupt a cVM.
     pub fn set_line(&self, owner: Owner, line: Arc<dyn VcpuLine>) {
         self.lines.set(owner.index(), line);
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how a cVM is called, until it is taken back.
+    pub fn set_name(&self, owner: Owner, name: &str) {
+        self.names().insert(owner.generation(), name.to_owned());
+    }
+
+    /// How a cVM is called; that of one which has ended is its number.
+    pub fn name(&self, owner: Owner) -> String {
+        if owner == Owner::MONITOR {
+            return MONITOR.to_owned();
+        }
+        let name = self.names().get(&owner.generation()).cloned();
+        name.unwrap_or_else(|| owner.to_string())
     }
 
     /// The number of the next stream, for the log.
@@ -163,6 +208,7 @@ impl Exchange {
     /// As [`Exchange::revoke_all`].
     pub fn unregister(&self, table: &CvmTable) -> Result<(), RegistryError> {
         self.lines.clear(table.owner().index());
+        self.names().remove(&table.owner().generation());
         self.registry.revoke_owner(table, Duration::ZERO)?;
         Ok(())
     }
@@ -180,6 +226,7 @@ impl Exchange {
             self.registry.revoke_owner(table, timeout)
         })?;
         self.watchdog.forget(receiver.number());
+        self.names().remove(&table.owner().generation());
         self.notify_all(peers);
         Ok(())
     }

@@ -10,7 +10,7 @@
 //! # States of a vCPU in here
 //!
 //! `transfer` is set while a portal runs on behalf of this cVM. Then only the hostcalls that a portal may make are answered, all of them
-//! light; `handles` stays borrowed by the `Call` that started the portal.
+//! light; `connections` stays borrowed by the `Call` that started the portal.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use capstream_virtio::MmioTransport;
 
 use crate::boot::fill_random;
 use crate::console::Console;
-use crate::exchange::{CvmHandles, CvmTable, Exchange, Stream};
+use crate::exchange::{CvmHandles, CvmTable, Exchange, File, Stream};
 use crate::exit_code::Outcome;
 use crate::kernel_log::KernelLog;
 use crate::outlets::{Outlets, ProgramOutput};
@@ -36,6 +36,8 @@ use crate::platform::{
 };
 use crate::receiver::{PortalFailed, Receiver};
 use crate::timings::{Event, Timings};
+use crate::traffic::ConnectionTraffic;
+use crate::vcpu_record::VcpuRecord;
 
 /// How many bytes are moved between two looks at whether the cVM is to end, or what it copies was taken back.
 const PIECE: u64 = 4 << 20;
@@ -127,6 +129,34 @@ pub struct Parts {
     pub devices: Vec<MmioTransport>,
     /// When what happened to it.
     pub timings: Arc<Timings>,
+    /// What its vCPU did.
+    pub record: Arc<VcpuRecord>,
+}
+
+/// What this cVM is connected to.
+struct Connections {
+    handles: CvmHandles,
+    /// What went to each stream, by handle.
+    traffic: Vec<Option<ConnectionTraffic>>,
+}
+
+impl Connections {
+    fn traffic(&self, handle: u64) -> Option<&ConnectionTraffic> {
+        self.traffic.get(usize::try_from(handle).ok()?)?.as_ref()
+    }
+
+    fn set_traffic(&mut self, handle: u64, traffic: Option<ConnectionTraffic>) {
+        let Ok(index) = usize::try_from(handle) else {
+            return;
+        };
+        // Handles are small numbers.
+        if traffic.is_some() && self.traffic.len() <= index {
+            self.traffic.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.traffic.get_mut(index) {
+            *place = traffic;
+        }
+    }
 }
 
 /// The hostcalls of one cVM. They belong to its vCPU's thread.
@@ -135,7 +165,7 @@ pub struct CvmCalls {
     /// The same as the receiver's, closer by.
     authority: Capability,
     addressing: Addressing,
-    handles: RefCell<CvmHandles>,
+    connections: RefCell<Connections>,
     transfer: Cell<Option<Transfer>>,
     outcome: RefCell<Option<Outcome>>,
 }
@@ -146,7 +176,10 @@ impl CvmCalls {
         CvmCalls {
             authority: *parts.receiver.authority(),
             addressing: parts.receiver.addressing(),
-            handles: RefCell::new(parts.table.handles()),
+            connections: RefCell::new(Connections {
+                handles: parts.table.handles(),
+                traffic: Vec::new(),
+            }),
             transfer: Cell::new(None),
             outcome: RefCell::new(None),
             parts,
@@ -233,15 +266,17 @@ impl CvmCalls {
             }
             _ => return Err(Errno(libc::EINVAL)),
         };
-        let mut handles = self
-            .handles
+        let mut connections = self
+            .connections
             .try_borrow_mut()
             .map_err(|_| Errno(libc::EDEADLK))?;
-        let endpoint = handles.stream(handle)?;
+        let endpoint = connections.handles.stream(handle)?;
         let Some(in_flight) = endpoint.enter() else {
             return Err(Errno(libc::EPIPE));
         };
-        let Stream { portal, receiver } = endpoint.payload();
+        let Stream {
+            portal, receiver, ..
+        } = endpoint.payload();
         let Some(stack) = receiver.stacks().take(processor) else {
             return Err(Errno(libc::EBUSY));
         };
@@ -265,9 +300,18 @@ impl CvmCalls {
         self.transfer.set(None);
         drop(stack);
         drop(in_flight);
+        self.parts.record.portal_ran();
         match result {
             Ok(value) if value < -MAX_ERRNO => Err(Errno(libc::EIO)),
-            Ok(value) => Ok(value),
+            Ok(value) => {
+                if operation == CALL_DELIVER && value >= 0 {
+                    self.parts.record.sent(call.len);
+                    if let Some(traffic) = connections.traffic(handle) {
+                        traffic.delivered(call.len);
+                    }
+                }
+                Ok(value)
+            }
             Err(failure) => {
                 if failure == PortalFailure::Faulted {
                     processor.with_monitor_state(&mut || {
@@ -287,11 +331,11 @@ impl CvmCalls {
 
     #[inline]
     fn wait(&self, handle: u64) -> Answer {
-        let mut handles = self
-            .handles
+        let mut connections = self
+            .connections
             .try_borrow_mut()
             .map_err(|_| Errno(libc::EDEADLK))?;
-        let endpoint = handles.stream(handle)?;
+        let endpoint = connections.handles.stream(handle)?;
         endpoint.arm(self.parts.receiver.owner());
         // A revocation after this look tells all peers.
         if endpoint.is_revoked() {
@@ -302,11 +346,11 @@ impl CvmCalls {
 
     #[inline]
     fn wake(&self, processor: &dyn Processor, id: u64) -> Answer {
-        let mut handles = self
-            .handles
+        let mut connections = self
+            .connections
             .try_borrow_mut()
             .map_err(|_| Errno(libc::EDEADLK))?;
-        if let Some(armed) = handles.own_stream(id)?.take_armed() {
+        if let Some(armed) = connections.handles.own_stream(id)?.take_armed() {
             for index in armed {
                 self.interrupt(processor, index);
             }
@@ -366,6 +410,7 @@ impl CvmCalls {
                     exchange, table, ..
                 } = &self.parts;
                 exchange.registry().disconnect(table, a)?;
+                self.connections.borrow_mut().set_traffic(a, None);
                 Ok(0)
             }
             Hostcall::FileRead => self.file_read(processor, a, b, c, d),
@@ -398,6 +443,7 @@ impl CvmCalls {
     fn console_write(&self, processor: &dyn Processor, ptr: u64, len: u64) -> Answer {
         self.take_text(processor, ptr, len, |bytes| {
             self.parts.timings.record(Event::FirstOutput);
+            self.parts.record.wrote_to_console(bytes.len() as u64);
             let mut output = self.parts.output.borrow_mut();
             output.write(bytes, &|| processor.is_killed());
         })
@@ -405,6 +451,7 @@ impl CvmCalls {
 
     fn log_write(&self, processor: &dyn Processor, ptr: u64, len: u64) -> Answer {
         self.take_text(processor, ptr, len, |bytes| {
+            self.parts.record.logged(bytes.len() as u64);
             let mut log = self.parts.log.borrow_mut();
             log.write(bytes, &|| processor.is_killed());
         })
@@ -453,6 +500,7 @@ impl CvmCalls {
                 device,
             },
             receiver: Arc::clone(&self.parts.receiver),
+            traffic: self.parts.receiver.ledger().stream(),
         };
         let exchange = &self.parts.exchange;
         let advertised =
@@ -481,7 +529,7 @@ impl CvmCalls {
         let advertised = exchange.registry().advertise_file(
             &self.parts.table,
             key,
-            Publication { range, mode },
+            Publication { range, mode }.into(),
         )?;
         exchange.notify_all(advertised.interested);
         Ok(advertised.id as i64)
@@ -501,6 +549,10 @@ impl CvmCalls {
             .probe_stream(table, (class, key), notify(flags)?)?;
         let owner = &connected.endpoint.payload().receiver;
         exchange.watchdog().watch(receiver, owner);
+        let traffic = connected.endpoint.payload().traffic.connect();
+        self.connections
+            .borrow_mut()
+            .set_traffic(connected.handle, Some(traffic));
         Ok(connected.handle as i64)
     }
 
@@ -509,7 +561,7 @@ impl CvmCalls {
         let place = self.to_store(info, size_of::<FileInfo>() as u64)?;
         let registry = self.parts.exchange.registry();
         let connected = registry.probe_file(&self.parts.table, key, notify(flags)?)?;
-        let publication = connected.endpoint.payload();
+        let publication = &connected.endpoint.payload().publication;
         let mut bytes = [0; size_of::<FileInfo>()];
         let words = [
             publication.range.length(),
@@ -536,18 +588,24 @@ impl CvmCalls {
         ptr: u64,
         len: u64,
     ) -> Answer {
-        let endpoint = Arc::clone(self.handles.borrow_mut().file(handle)?);
+        let endpoint = Arc::clone(self.connections.borrow_mut().handles.file(handle)?);
         let Some(_in_flight) = endpoint.enter() else {
             return Err(Errno(libc::ESTALE));
         };
-        let range = endpoint.payload().range;
+        let File {
+            publication,
+            traffic,
+        } = endpoint.payload();
+        let range = publication.range;
         let len = range.clip(offset, len);
         if len == 0 {
             return Ok(0);
         }
         let source = range.check_load(range.base().saturating_add(offset), len)?;
         let destination = self.to_store(ptr, len)?;
-        self.copy(processor, &endpoint, &destination, &source)
+        let done = self.copy(processor, &endpoint, &destination, &source)?;
+        traffic.used(len);
+        Ok(done)
     }
 
     fn file_write(
@@ -558,11 +616,15 @@ impl CvmCalls {
         ptr: u64,
         len: u64,
     ) -> Answer {
-        let endpoint = Arc::clone(self.handles.borrow_mut().file(handle)?);
+        let endpoint = Arc::clone(self.connections.borrow_mut().handles.file(handle)?);
         let Some(_in_flight) = endpoint.enter() else {
             return Err(Errno(libc::ESTALE));
         };
-        let Publication { range, mode } = *endpoint.payload();
+        let File {
+            publication,
+            traffic,
+        } = endpoint.payload();
+        let Publication { range, mode } = *publication;
         if mode == Mode::ReadOnly {
             return Err(Errno(libc::EACCES));
         }
@@ -572,14 +634,16 @@ impl CvmCalls {
         }
         let source = self.to_load(ptr, len)?;
         let destination = range.check_store(range.base().saturating_add(offset), len)?;
-        self.copy(processor, &endpoint, &destination, &source)
+        let done = self.copy(processor, &endpoint, &destination, &source)?;
+        traffic.used(len);
+        Ok(done)
     }
 
     /// Copies all of one range to another of the same length, which `endpoint` publishes; ends early when that is revoked.
     fn copy(
         &self,
         processor: &dyn Processor,
-        endpoint: &Endpoint<Publication>,
+        endpoint: &Endpoint<File>,
         destination: &Capability,
         source: &Capability,
     ) -> Answer {
@@ -752,7 +816,9 @@ fn notify(flags: u64) -> Result<bool, Errno> {
 impl Hostcalls for CvmCalls {
     #[inline]
     fn light(&self, processor: &dyn Processor, number: u64, arguments: &[u64; 6]) -> Option<i64> {
-        let Some(call) = Hostcall::from_number(number) else {
+        let call = Hostcall::from_number(number);
+        self.parts.record.hostcall(call);
+        let Some(call) = call else {
             return Some(Errno(libc::ENOSYS).code());
         };
         if processor.in_portal() {

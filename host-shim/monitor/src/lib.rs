@@ -11,6 +11,7 @@
 //! | [`hostcall`] | the answers to its kernel |
 //! | [`exchange`], [`receiver`], [`lines`], [`watchdog`] | what cVMs have to do with each other |
 //! | [`console`], [`kernel_log`], [`run_directory`], [`timings`] | what comes out of it |
+//! | [`vcpu_record`], [`traffic`], [`statistics`] | what it did, in numbers |
 //! | [`exit_code`] | how it ended |
 //! | [`sealed_set`] | the capabilities that it is entered with |
 //! | [`platform`] | the boundary to the processor; below it, everything that depends on one |
@@ -45,7 +46,10 @@ pub mod restart;
 pub mod run_directory;
 pub mod sealed_set;
 pub mod signals;
+pub mod statistics;
 pub mod supervisor;
 pub mod timings;
+pub mod traffic;
 pub mod unit;
+pub mod vcpu_record;
 pub mod watchdog;

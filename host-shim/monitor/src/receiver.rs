@@ -12,6 +12,7 @@ use capstream_capability::{Capability, Owner};
 use crate::platform::{
     AddressSpace, Addressing, FaultReport, PlatformError, Processor, Protection, VcpuLine,
 };
+use crate::traffic::Ledger;
 
 /// How much processor time a portal may take where nothing else is said.
 pub const PORTAL_DEADLINE: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ pub struct Receiver {
     line: Arc<dyn VcpuLine>,
     stacks: PortalStacks,
     portal_deadline: Duration,
+    /// What came in.
+    ledger: Arc<Ledger>,
     /// Why it was ended by a sender's thread.
     failure: OnceLock<PortalFailed>,
 }
@@ -61,6 +64,7 @@ impl Receiver {
             line,
             stacks: PortalStacks::new(layout),
             portal_deadline,
+            ledger: Arc::default(),
             failure: OnceLock::new(),
         }
     }
@@ -104,6 +108,11 @@ impl Receiver {
     /// How much processor time a portal of its may take.
     pub fn portal_deadline(&self) -> Duration {
         self.portal_deadline
+    }
+
+    /// What its portals have received.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Ends it because of what one of its portals did.

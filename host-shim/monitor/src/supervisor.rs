@@ -159,7 +159,8 @@ fn publish(
             Publication {
                 range,
                 mode: Mode::ReadWrite,
-            },
+            }
+            .into(),
         )
         .map_err(|error| failed(error.to_string()))?;
     Ok(space)

@@ -18,6 +18,7 @@ use capstream_capability::Capability;
 use capstream_hart::Isa;
 
 use crate::sealed_set::SealedSet;
+use crate::vcpu_record::VcpuRecord;
 use cheri_riscv64::CheriRiscv64;
 
 mod addressing;
@@ -169,7 +170,8 @@ pub trait Platform: Send + Sync {
         size: u64,
     ) -> Result<Arc<dyn AddressSpace>, PlatformError>;
 
-    /// Makes the vCPU of a cVM whose image is in place and is entered at `entry`; with `set`, where the processor knows capabilities.
+    /// Makes the vCPU of a cVM whose image is in place and is entered at `entry`; with `set`, where the processor knows capabilities. What
+    /// it does besides hostcalls is counted in `record`.
     ///
     /// # Errors
     ///
@@ -180,6 +182,7 @@ pub trait Platform: Send + Sync {
         layout: &Layout,
         set: &SealedSet,
         entry: u64,
+        record: Arc<VcpuRecord>,
     ) -> Result<Box<dyn Vcpu>, PlatformError>;
 
     /// Starts work that cVMs would otherwise wait for later. To be called when the first of them has been started.

@@ -16,6 +16,7 @@ use capstream_hart::Attention;
 use super::compartment::Compartment;
 use crate::platform::thread_clock::ThreadClock;
 use crate::platform::{PortalRun, VcpuLine};
+use crate::vcpu_record::VcpuRecord;
 
 /// Demand: leave the cVM.
 const KILL: u32 = 1;
@@ -37,11 +38,16 @@ pub struct Line {
     thread: OnceLock<Thread>,
     clock: ThreadClock,
     compartment: Compartment,
+    record: Arc<VcpuRecord>,
 }
 
 impl Line {
     /// The line of a vCPU whose hart has this attention.
-    pub fn new(attention: Arc<Attention>, compartment: Compartment) -> Line {
+    pub fn new(
+        attention: Arc<Attention>,
+        compartment: Compartment,
+        record: Arc<VcpuRecord>,
+    ) -> Line {
         Line {
             posted: AtomicU64::new(0),
             demands: AtomicU32::new(0),
@@ -52,6 +58,7 @@ impl Line {
             thread: OnceLock::new(),
             clock: ThreadClock::new(),
             compartment,
+            record,
         }
     }
 
@@ -72,6 +79,11 @@ impl Line {
         &self.compartment
     }
 
+    /// What the vCPU did.
+    pub fn record(&self) -> &VcpuRecord {
+        &self.record
+    }
+
     fn notice(&self) {
         self.attention.raise();
         if let Some(thread) = self.thread.get() {
@@ -81,8 +93,10 @@ impl Line {
 
     /// An interrupt for the vCPU's own thread, which looks anyway.
     pub fn post(&self, irq: u32) {
-        if let Some(bit) = 1u64.checked_shl(irq) {
-            self.posted.fetch_or(bit, Ordering::SeqCst);
+        if let Some(bit) = 1u64.checked_shl(irq)
+            && self.posted.fetch_or(bit, Ordering::SeqCst) & bit == 0
+        {
+            self.record.raised(irq);
         }
     }
 

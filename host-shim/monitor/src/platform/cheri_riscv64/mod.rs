@@ -31,6 +31,7 @@ use capstream_hart::Isa;
 
 use super::{AddressSpace, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
 use crate::sealed_set::SealedSet;
+use crate::vcpu_record::VcpuRecord;
 use space::TaggedSpace;
 use trampoline::Machine;
 use vcpu::HartVcpu;
@@ -102,8 +103,10 @@ impl Platform for CheriRiscv64 {
         layout: &Layout,
         set: &SealedSet,
         entry: u64,
+        record: Arc<VcpuRecord>,
     ) -> Result<Box<dyn Vcpu>, PlatformError> {
-        let vcpu = HartVcpu::new(&self.machine, self.isa, space, layout, set, entry)?;
+        let image = (layout, set, entry);
+        let vcpu = HartVcpu::new(&self.machine, self.isa, space, image, record)?;
         Ok(Box::new(vcpu))
     }
 

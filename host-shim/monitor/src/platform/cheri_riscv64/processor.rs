@@ -53,12 +53,14 @@ impl Processor for Running<'_> {
                 return;
             }
             // A wake-up since the look above is remembered: then neither of these waits.
+            self.line.record().falls_asleep();
             match self.timers.next() {
                 Some(deadline) => {
                     std::thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
                 }
                 None => std::thread::park(),
             }
+            self.line.record().wakes_up();
         }
     }
 

@@ -50,6 +50,7 @@ use crate::platform::{
     Vcpu, VcpuLine,
 };
 use crate::sealed_set::SealedSet;
+use crate::vcpu_record::VcpuRecord;
 
 /// How many instructions a hart executes between two looks at the timers.
 const STRETCH: u64 = 20_000;
@@ -147,9 +148,8 @@ impl HartVcpu {
         machine: &Machine,
         isa: Isa,
         space: &Arc<dyn AddressSpace>,
-        layout: &Layout,
-        set: &SealedSet,
-        entry: u64,
+        (layout, set, entry): (&Layout, &SealedSet, u64),
+        record: Arc<VcpuRecord>,
     ) -> Result<HartVcpu, PlatformError> {
         let failed = |error: MemoryError| memory_error("the memory of a vCPU", &error);
         let region = machine
@@ -229,7 +229,7 @@ impl HartVcpu {
         hart.set_csr(SCOUNTEREN, ALL_COUNTERS);
         hart.set_privilege(Privilege::User);
         Ok(HartVcpu {
-            line: Arc::new(Line::new(hart.attention(), compartment)),
+            line: Arc::new(Line::new(hart.attention(), compartment, record)),
             hart,
             context,
             labels,
@@ -368,7 +368,10 @@ impl Running<'_> {
                     }
                 }
                 Exit::Trap(trap) => self.trap(&trap),
-                Exit::Attention => self.hart.borrow().attention().clear(),
+                Exit::Attention => {
+                    self.line.record().was_kicked();
+                    self.hart.borrow().attention().clear();
+                }
                 Exit::Limit | Exit::WaitForInterrupt => {}
             }
             if self.look() == Stop::Leave {

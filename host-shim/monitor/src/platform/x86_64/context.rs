@@ -24,6 +24,7 @@
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
 
 use capstream_abi::GuestEntries;
 use capstream_abi::x86_64::VcpuPage;
@@ -33,6 +34,7 @@ use super::shared_page::SharedPage;
 use super::{futex, raw_syscall};
 use crate::platform::thread_clock::ThreadClock;
 use crate::platform::{FaultReport, Hostcalls, PortalRun};
+use crate::vcpu_record::VcpuRecord;
 
 /// [`Context::mode`]: the monitor's code.
 pub const MODE_HOST: u64 = 0;
@@ -148,6 +150,8 @@ pub struct Context {
     kick: i32,
     /// The vCPU page, by a mapping that belongs to the monitor and stays when the cVM's range is gone.
     page: SharedPage,
+    /// What the vCPU did.
+    pub record: Arc<VcpuRecord>,
     /// What answers hostcalls while the thread runs.
     pub calls: UnsafeCell<Option<*const dyn Hostcalls>>,
 }
@@ -162,7 +166,7 @@ static AWAKE: AtomicU32 = AtomicU32::new(0);
 
 impl Context {
     /// A vCPU whose shared page is `page`.
-    pub fn new(own: Own, page: SharedPage, kick: i32) -> Context {
+    pub fn new(own: Own, page: SharedPage, kick: i32, record: Arc<VcpuRecord>) -> Context {
         Context {
             own: UnsafeCell::new(own),
             attention: AtomicU32::new(0),
@@ -176,6 +180,7 @@ impl Context {
             pid: std::process::id() as i32,
             kick,
             page,
+            record,
             calls: UnsafeCell::new(None),
         }
     }
@@ -221,9 +226,9 @@ impl Context {
         futex::wake(&self.wake_ups);
     }
 
-    /// Sets bits of the pending word; wakes or kicks the vCPU if it might not notice by itself.
+    /// Sets bits of the pending word; wakes or kicks the vCPU if it might not notice by itself. Returns whether one was not set before.
     #[inline]
-    pub fn set_pending(&self, bits: u64) {
+    pub fn set_pending(&self, bits: u64) -> bool {
         let before = self.pending().fetch_or(bits, Ordering::SeqCst);
         match self.idle.load(Ordering::SeqCst) {
             SLEEPING => self.send_wake_up(),
@@ -231,6 +236,7 @@ impl Context {
             RUNNING if before == 0 => self.send_kick(),
             _ => {}
         }
+        before & bits != bits
     }
 
     /// Whether an interrupt is pending, as the cVM's kernel has left the word.
@@ -241,10 +247,11 @@ impl Context {
 
     /// As [`Context::set_pending`], on the vCPU's own thread: in a signal handler or a hostcall.
     #[inline]
-    pub fn set_own_pending(&self, bits: u64) {
-        self.pending().fetch_or(bits, Ordering::SeqCst);
+    pub fn set_own_pending(&self, bits: u64) -> bool {
+        let before = self.pending().fetch_or(bits, Ordering::SeqCst);
         // If a handler interrupted the thread between its last look and its sleep, then it does not sleep.
         self.wake_ups.fetch_add(1, Ordering::SeqCst);
+        before & bits != bits
     }
 
     /// Asks the vCPU for `what`.
@@ -305,12 +312,14 @@ impl Context {
             while cycles().wrapping_sub(begin) < poll.now {
                 if done() {
                     self.idle.store(RUNNING, Ordering::SeqCst);
+                    self.record.polled();
                     return;
                 }
                 core::hint::spin_loop();
             }
         }
         AWAKE.fetch_sub(1, Ordering::Relaxed);
+        self.record.falls_asleep();
         self.idle.store(SLEEPING, Ordering::SeqCst);
         loop {
             let seen = self.wake_ups.load(Ordering::SeqCst);
@@ -320,6 +329,7 @@ impl Context {
             futex::wait(&self.wake_ups, seen);
         }
         self.idle.store(RUNNING, Ordering::SeqCst);
+        self.record.wakes_up();
         AWAKE.fetch_add(1, Ordering::Relaxed);
         poll.adapt(cycles().wrapping_sub(begin));
     }

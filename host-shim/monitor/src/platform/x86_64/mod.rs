@@ -20,6 +20,7 @@ use capstream_syscall_patch::PatchTable;
 
 use super::{AddressSpace, Options, Placement, Platform, PlatformError, Vcpu, VectorState};
 use crate::sealed_set::SealedSet;
+use crate::vcpu_record::VcpuRecord;
 
 mod address_space;
 mod context;
@@ -143,8 +144,10 @@ impl Platform for NativeX86 {
         layout: &Layout,
         _set: &SealedSet,
         entry: u64,
+        record: Arc<VcpuRecord>,
     ) -> Result<Box<dyn Vcpu>, PlatformError> {
-        Ok(Box::new(NativeVcpu::new(self, space, layout, entry)?))
+        let vcpu = NativeVcpu::new(self, space, layout, entry, record)?;
+        Ok(Box::new(vcpu))
     }
 
     fn prepare_in_background(&self) {

@@ -154,8 +154,10 @@ impl Processor for Native<'_> {
 
     #[inline]
     fn raise(&self, irq: u32) {
-        if let Some(bit) = 1u64.checked_shl(irq) {
-            self.context.set_own_pending(bit);
+        if let Some(bit) = 1u64.checked_shl(irq)
+            && self.context.set_own_pending(bit)
+        {
+            self.context.record.raised(irq);
         }
     }
 

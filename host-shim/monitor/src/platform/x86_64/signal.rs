@@ -321,8 +321,9 @@ impl Vcpu<'_> {
     }
 
     fn on_kick(&self, code: i32, interrupted: &mut Interrupted<'_>) {
-        if code == SI_TIMER {
-            self.context.set_own_pending(1 << irq::TIMER);
+        self.context.record.was_kicked();
+        if code == SI_TIMER && self.context.set_own_pending(1 << irq::TIMER) {
+            self.context.record.raised(irq::TIMER);
         }
         match self.mode() {
             MODE_GUEST => {}

@@ -15,6 +15,7 @@ use super::thunk::Thunk;
 use super::trampoline::capstream_enter;
 use super::{NAME, signal, timer};
 use crate::platform::{AddressSpace, Ended, Hostcalls, PlatformError, PortalRun, Vcpu, VcpuLine};
+use crate::vcpu_record::VcpuRecord;
 
 // From the host's uapi/linux/prctl.h.
 const PR_SET_SYSCALL_USER_DISPATCH: libc::c_int = 59;
@@ -51,6 +52,7 @@ impl NativeVcpu {
         space: &Arc<dyn AddressSpace>,
         layout: &Layout,
         entry: u64,
+        record: Arc<VcpuRecord>,
     ) -> Result<NativeVcpu, PlatformError> {
         let host = platform.host;
         let blocks = usize::try_from(host.xsave_size.div_ceil(64)).unwrap_or(usize::MAX);
@@ -80,7 +82,7 @@ impl NativeVcpu {
         };
         // SAFETY: the layout's vCPU page is in the cVM's range, which `space` is, and nothing has run there yet.
         let page = unsafe { SharedPage::new(layout.vcpu)? };
-        let context = Arc::new(Context::new(own, page, signal::kick()));
+        let context = Arc::new(Context::new(own, page, signal::kick(), record));
         let thunk = Thunk::new(Arc::as_ptr(&context))?;
         // SAFETY: nobody else knows the context and the page yet.
         unsafe {
@@ -106,8 +108,10 @@ impl NativeVcpu {
 impl VcpuLine for Context {
     #[inline]
     fn raise(&self, irq: u32) {
-        if let Some(bit) = 1u64.checked_shl(irq) {
-            self.set_pending(bit);
+        if let Some(bit) = 1u64.checked_shl(irq)
+            && self.set_pending(bit)
+        {
+            self.record.raised(irq);
         }
     }
 
