@@ -374,13 +374,13 @@ fn what_is_taken_back_by_its_key_stays_its_owners_to_give_back() {
     let pair = pair();
     let revoked = pair
         .registry
-        .revoke_key(Kind::Stream, key("key1"), LONG)
+        .revoke_key(Kind::Portal(Class::STREAM), key("key1"), LONG)
         .unwrap();
     assert_eq!(revoked.owner, pair.receiver.owner());
     assert_eq!(revoked.peers, [pair.sender.owner()]);
     let mut sender = pair.sender.handles();
     assert!(sender.stream(pair.handle).unwrap().enter().is_none());
-    for kind in [Kind::Stream, Kind::File] {
+    for kind in [Kind::Portal(Class::STREAM), Kind::File] {
         let error = pair
             .registry
             .revoke_key(kind, key("key1"), LONG)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use capstream_abi::irq;
 use capstream_capability::{
-    Capability, Key, Kind, Mode, Owner, Permissions, Publication, RegistryError,
+    Capability, Class, Key, Kind, Mode, Owner, Permissions, Publication, RegistryError,
 };
 use capstream_monitor::exit_code::Outcome;
 use capstream_monitor::platform::{AddressSpace, Placement, Protection};
@@ -125,7 +125,9 @@ fn nothing_comes_to_a_stream_that_was_taken_back() {
     });
     // Long enough for messages of both.
     std::thread::sleep(Duration::from_millis(100));
-    let owner = exchange.revoke_key(Kind::Stream, key).unwrap();
+    let owner = exchange
+        .revoke_key(Kind::Portal(Class::STREAM), key)
+        .unwrap();
     assert_eq!(owner, receiver.receiver.owner());
     for _ in &senders {
         let end = monitor.next_end();
