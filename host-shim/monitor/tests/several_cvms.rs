@@ -60,6 +60,24 @@ fn senders_learn_that_the_receiver_is_gone() {
 }
 
 #[test]
+fn senders_learn_that_the_receiver_broke_down() {
+    for (how, code) in [("panic", 122), ("fault", 123)] {
+        let ended = Deployment::new()
+            .cvm(
+                "receiver",
+                &["receiver_for_a_while", &rounds(2000).to_string(), how],
+            )
+            .cvm("one", &["sender_for_ever"])
+            .cvm("two", &["sender_for_ever"])
+            .run()
+            .expect(code);
+        assert!(ended.out.contains("one: sent until the end\n"), "{ended:?}");
+        assert!(ended.out.contains("two: sent until the end\n"), "{ended:?}");
+        assert_eq!(ended.err.matches("cVM `").count(), 1, "{ended:?}");
+    }
+}
+
+#[test]
 fn nothing_arrives_after_a_revocation() {
     for _ in 0..10 {
         Deployment::new()

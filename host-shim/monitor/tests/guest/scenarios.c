@@ -587,6 +587,10 @@ static int receiver_for_a_while(void)
 		ring.tail = ring.head;
 		hostcall(HOSTCALL_RELAX, 0, 0, 0, 0);
 	}
+	if (argc > 3 && string_equal(argv[3], "panic"))
+		power_off(LKL_POWER_OFF_PANIC, 0);
+	if (argc > 3 && string_equal(argv[3], "fault"))
+		load_byte(OUTSIDE);
 	if (argc > 3) {
 		/* Taken back while they send: afterwards nothing changes any more. */
 		CHECK_EQ(hostcall(HOSTCALL_REVOKE, id, 0, 0, 0), 0);
