@@ -111,6 +111,29 @@ fn no_copy_ends_after_a_revocation() {
 }
 
 #[test]
+fn numbers_of_others_are_nobodys() {
+    let count = rounds(5000).to_string();
+    let ended = Deployment::new()
+        .cvm("receiver", &["receiver", "1", &count])
+        .cvm("sender", &["sender", "0", &count])
+        .cvm("guesser", &["guesser"])
+        .run()
+        .expect(0);
+    let received = format!("receiver: received {count}\n");
+    assert!(ended.out.contains(&received), "{ended:?}");
+}
+
+#[test]
+fn every_cvm_has_timers_of_its_own() {
+    Deployment::new()
+        .cvm("fast", &["own_timers", "300", "1"])
+        .cvm("slow", &["own_timers", "5", "60"])
+        .cvm("between", &["own_timers", "30", "10"])
+        .run()
+        .expect(0);
+}
+
+#[test]
 fn files_are_shared_until_they_are_taken_back() {
     Deployment::new()
         .cvm("publisher", &["file_publisher"])

@@ -925,6 +925,43 @@ static int classes(void)
 	return 0;
 }
 
+/* Numbers that a neighbour has, and all others: none of them is anything here. */
+static int guesser(void)
+{
+	u64 others = probe(HOSTCALL_STREAM_PROBE, key, 0);
+
+	CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, others, 0, 0, 0), 0);
+	for (u64 id = 0; id < 4096; id++) {
+		u64 number = id < 2048 ? id : id < 3072 ? -id : id << 32;
+
+		CHECK_EQ(hostcall(HOSTCALL_CALL, number, (u64)buffer, 8, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_WAIT, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_WAKE, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_REVOKE, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_FILE_READ, number, 0, (u64)buffer, 8), -9);
+		CHECK_EQ(hostcall(HOSTCALL_FILE_WRITE, number, 0, (u64)buffer, 8), -9);
+		CHECK_EQ(hostcall(HOSTCALL_TIMER_SET, number, 1, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_TIMER_FREE, number, 0, 0, 0), -9);
+	}
+	return 0;
+}
+
+/* A cVM's timers are its own: each wakes the one that set it, when it said. argv[2]: how many times. */
+static int own_timers(void)
+{
+	u64 timer = timer_alloc(), ns = number(argv[3]) * 1000000;
+
+	for (u64 i = 0; i < number(argv[2]); i++) {
+		u64 begin = now();
+
+		timer_in(timer, ns);
+		wait_for(TIMER);
+		CHECK(now() - begin >= ns);
+	}
+	return 0;
+}
+
 /*
  * A hostile kernel: every hostcall, and numbers that are none, with arguments at random. It spares its own code and data, or it would end before
  * the others have seen much of it; nothing else is spared.
@@ -1271,7 +1308,7 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(registers_are_kept), SCENARIO(leftovers_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
 	SCENARIO(file_user), SCENARIO(receiver), SCENARIO(sender), SCENARIO(sender_for_ever),
 	SCENARIO(receiver_for_a_while), SCENARIO(large_owner), SCENARIO(large_receiver), SCENARIO(large_writer),
-	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(hostile), SCENARIO(hostile_receiver), SCENARIO(victim), SCENARIO(floods), SCENARIO(own_endless_receiver),
+	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(guesser), SCENARIO(own_timers), SCENARIO(hostile), SCENARIO(hostile_receiver), SCENARIO(victim), SCENARIO(floods), SCENARIO(own_endless_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
 	SCENARIO(counts), SCENARIO(measures), SCENARIO(classes),
