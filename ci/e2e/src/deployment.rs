@@ -23,6 +23,8 @@ pub struct Cvm {
     name: String,
     args: String,
     disk: String,
+    /// A disk that is there already.
+    kept_disk: Option<PathBuf>,
     memory: u64,
     wait: Option<i64>,
 }
@@ -34,6 +36,7 @@ impl Cvm {
             name: name.to_owned(),
             args: args.to_owned(),
             disk: "tests.ext4".to_owned(),
+            kept_disk: None,
             memory: 128,
             wait: None,
         }
@@ -43,6 +46,13 @@ impl Cvm {
     #[must_use]
     pub fn disk(mut self, image: &str) -> Cvm {
         self.disk = image.to_owned();
+        self
+    }
+
+    /// With this disk image as it is, instead of a copy of one from the folder of images.
+    #[must_use]
+    pub fn kept_disk(mut self, path: &Path) -> Cvm {
+        self.kept_disk = Some(path.to_owned());
         self
     }
 
@@ -81,6 +91,7 @@ pub struct Deployment {
     yaml: Option<String>,
     arguments: Vec<OsString>,
     input: Option<String>,
+    file_limit: Option<u64>,
 }
 
 impl Deployment {
@@ -93,6 +104,7 @@ impl Deployment {
             yaml: None,
             arguments: Vec::new(),
             input: None,
+            file_limit: None,
         }
     }
 
@@ -100,6 +112,13 @@ impl Deployment {
     #[must_use]
     pub fn input(mut self, text: String) -> Deployment {
         self.input = Some(text);
+        self
+    }
+
+    /// With a host whose files can have only so many bytes, as on a full disk.
+    #[must_use]
+    pub fn file_limit(mut self, bytes: u64) -> Deployment {
+        self.file_limit = Some(bytes);
         self
     }
 
@@ -172,14 +191,27 @@ impl Deployment {
                 fs::File::open(&path).map_err(file_error(&path))?.into()
             }
         };
-        Running::start(&environment.monitor, &arguments, &folder, input)
+        let Some(limit) = self.file_limit else {
+            return Running::start(&environment.monitor, &arguments, &folder, input);
+        };
+        // It becomes the monitor, with the same process id.
+        let mut limited: Vec<OsString> = vec![format!("--fsize={limit}").into()];
+        limited.push(environment.monitor.clone().into());
+        limited.extend(arguments);
+        Running::start(Path::new("prlimit"), &limited, &folder, input)
     }
 
     fn write_out(&self, environment: &Environment, folder: &Path) -> Result<String, HarnessError> {
         let mut text = String::from("cVMs:\n");
         for (index, cvm) in self.cvms.iter().enumerate() {
-            let disk = folder.join(format!("{}.ext4", cvm.name));
-            copy(&environment.images.join(&cvm.disk), &disk)?;
+            let disk = match &cvm.kept_disk {
+                Some(disk) => disk.clone(),
+                None => {
+                    let disk = folder.join(format!("{}.ext4", cvm.name));
+                    copy(&environment.images.join(&cvm.disk), &disk)?;
+                    disk
+                }
+            };
             let base = BASE + STRIDE * index as u64;
             // Writing to a string cannot fail.
             let _ = write!(

@@ -145,7 +145,7 @@ hostcalls! {
     1022 FileRead HOSTCALL_FILE_READ;
     /// `(handle, offset, ptr, len)`: copies from the caller's memory to a published range; returns the number of bytes. `EACCES` when it is read-only.
     1023 FileWrite HOSTCALL_FILE_WRITE;
-    /// `(ms)`: gives the host processor to others; for a portal that waits for another portal. Never waits longer than a scheduling round.
+    /// `(ms)`: gives the host processor to others. Never waits longer than a scheduling round; in a portal, whose time is limited, not at all.
     1024 Relax HOSTCALL_RELAX;
 }
 

@@ -370,6 +370,72 @@ fn a_revocation_ends_when_the_last_user_leaves() {
 }
 
 #[test]
+fn what_is_taken_back_by_its_key_stays_its_owners_to_give_back() {
+    let pair = pair();
+    let revoked = pair
+        .registry
+        .revoke_key(Kind::Portal(Class::STREAM), key("key1"), LONG)
+        .unwrap();
+    assert_eq!(revoked.owner, pair.receiver.owner());
+    assert_eq!(revoked.peers, [pair.sender.owner()]);
+    let mut sender = pair.sender.handles();
+    assert!(sender.stream(pair.handle).unwrap().enter().is_none());
+    for kind in [Kind::Portal(Class::STREAM), Kind::File] {
+        let error = pair
+            .registry
+            .revoke_key(kind, key("key1"), LONG)
+            .unwrap_err();
+        assert_eq!(error.errno(), ENOENT);
+    }
+    // The key is free, the id is not.
+    let next = pair
+        .registry
+        .advertise_stream(&pair.sender, key("key1"), "next")
+        .unwrap();
+    let other = pair
+        .registry
+        .advertise_stream(&pair.receiver, key("key2"), "other")
+        .unwrap();
+    assert_ne!(other.id, pair.id);
+    pair.registry.revoke(&pair.receiver, pair.id, LONG).unwrap();
+    assert!(!next.endpoint.is_revoked());
+    let error = pair
+        .registry
+        .revoke(&pair.receiver, pair.id, LONG)
+        .unwrap_err();
+    assert_eq!(error.errno(), EBADF);
+}
+
+#[test]
+fn the_monitors_own_is_taken_back_by_its_key() {
+    let registry = registry();
+    let user = registry.register(0).unwrap();
+    let published = registry
+        .advertise_file(registry.monitor(), key("key1"), "buffer")
+        .unwrap();
+    let handle = registry
+        .probe_file(&user, key("key1"), false)
+        .unwrap()
+        .handle;
+    let mut handles = user.handles();
+    let endpoint = Arc::clone(handles.file(handle).unwrap());
+    let inside = endpoint.enter().unwrap();
+    let error = registry
+        .revoke_key(Kind::File, key("key1"), SHORT)
+        .unwrap_err();
+    assert_eq!(error.errno(), EBUSY);
+    drop(inside);
+    let revoked = registry.revoke_key(Kind::File, key("key1"), LONG).unwrap();
+    assert_eq!(revoked.owner, Owner::MONITOR);
+    assert_eq!(revoked.peers, [user.owner()]);
+    // Nobody else gives the monitor's ids back.
+    let again = registry
+        .advertise_file(registry.monitor(), key("key1"), "buffer")
+        .unwrap();
+    assert_eq!(again.id, published.id);
+}
+
+#[test]
 fn a_revocation_that_takes_too_long_says_so_and_can_be_repeated() {
     let pair = pair();
     let mut sender = pair.sender.handles();

@@ -309,6 +309,7 @@ fn start_logging(verbose: bool) -> Arc<Events> {
 
 fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartError> {
     signals::block();
+    signals::ignore_file_limit();
     // Threads allocate little: memory of their own for each of them would cost more than it gains.
     // SAFETY: there are no other threads yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };

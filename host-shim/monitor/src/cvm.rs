@@ -47,6 +47,8 @@ const MIN_RAM: u64 = 4 << 20;
 const GRANULE: u64 = 2 << 20;
 /// The stack of a vCPU's thread, for the monitor's code.
 const THREAD_STACK: usize = 1 << 20;
+/// What a kernel logs when it ends a program for want of memory.
+const OUT_OF_MEMORY: &str = "Out of memory: Killed process";
 /// How many lines of its log are shown when a kernel panics.
 const LAST_LINES: usize = 20;
 
@@ -475,6 +477,11 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
         Err(error) => Outcome::MonitorFailed(error.to_string()),
     };
     let last_lines = take_apart(parts);
+    let outcome = if last_lines.iter().any(|line| line.contains(OUT_OF_MEMORY)) {
+        outcome.when_out_of_memory()
+    } else {
+        outcome
+    };
     EndOfCvm {
         index,
         outcome,

@@ -5,6 +5,9 @@ use std::fmt;
 
 use crate::platform::FaultReport;
 
+/// By this signal a kernel ends a program for want of memory.
+const SIGKILL: u8 = libc::SIGKILL as u8;
+
 /// How a cVM ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -12,6 +15,8 @@ pub enum Outcome {
     Exited(u8),
     /// Its program was ended by this signal.
     Signaled(u8),
+    /// Its kernel ended its program for want of memory.
+    OutOfMemory,
     /// Power-off was asked for inside.
     Halted,
     /// Reboot was asked for inside; the monitor does not start it again.
@@ -47,6 +52,15 @@ impl Outcome {
         }
     }
 
+    /// The same, known that the kernel has ended programs for want of memory at last.
+    #[must_use]
+    pub fn when_out_of_memory(self) -> Outcome {
+        match self {
+            Outcome::Signaled(SIGKILL) => Outcome::OutOfMemory,
+            other => other,
+        }
+    }
+
     /// Whether everything went well.
     pub fn is_success(&self) -> bool {
         matches!(
@@ -61,6 +75,9 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Exited(status) => write!(f, "its program exited with status {status}"),
             Outcome::Signaled(signal) => write!(f, "its program was ended by signal {signal}"),
+            Outcome::OutOfMemory => f.write_str(
+                "its program was ended by signal 9: the cVM is out of memory; give it more by `size`",
+            ),
             Outcome::Halted => f.write_str("it was powered off"),
             Outcome::Rebooted => f.write_str("it asked for a reboot; start it again to have one"),
             Outcome::NoProgram(errno) => write!(
@@ -129,7 +146,9 @@ Exit status:
     fn of(outcome: &Outcome) -> ExitCode {
         match outcome {
             Outcome::Exited(0) | Outcome::Halted | Outcome::Rebooted => ExitCode::Success,
-            Outcome::Exited(_) | Outcome::Signaled(_) => ExitCode::ProgramFailed,
+            Outcome::Exited(_) | Outcome::Signaled(_) | Outcome::OutOfMemory => {
+                ExitCode::ProgramFailed
+            }
             Outcome::NoProgram(libc::ENOENT) => ExitCode::NotFound,
             Outcome::NoProgram(_) => ExitCode::NotExecutable,
             Outcome::Panicked => ExitCode::KernelPanicked,
@@ -161,6 +180,7 @@ Exit status:
         match outcomes {
             [Outcome::Exited(status)] => *status,
             [Outcome::Signaled(signal)] => 128u8.saturating_add(*signal),
+            [Outcome::OutOfMemory] => 128 + SIGKILL,
             _ => outcomes
                 .iter()
                 .map(ExitCode::of)
@@ -180,6 +200,7 @@ mod tests {
         assert_eq!(ExitCode::status(&[Outcome::of_wait_status(7 << 8)]), 7);
         assert_eq!(ExitCode::status(&[Outcome::of_wait_status(11)]), 139);
         assert_eq!(ExitCode::status(&[Outcome::of_wait_status(11 | 0x80)]), 139);
+        assert_eq!(ExitCode::status(&[Outcome::OutOfMemory]), 137);
     }
 
     #[test]

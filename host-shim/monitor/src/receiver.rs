@@ -14,8 +14,6 @@ use crate::platform::{
 };
 use crate::traffic::Ledger;
 
-/// How much processor time a portal may take where nothing else is said.
-pub const PORTAL_DEADLINE: Duration = Duration::from_secs(1);
 /// How often a sender yields before it gives up on a free portal stack.
 const PATIENCE: u32 = 20_000;
 

@@ -31,6 +31,12 @@ fn is_ignored(signal: libc::c_int) -> bool {
     }
 }
 
+/// Has a write beyond what a file may have be an error: a disk's guest is told of it.
+pub fn ignore_file_limit() {
+    // SAFETY: the default action is replaced by none.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Blocks the signals in the calling thread and all that it will start. Call it before there are others.
 pub fn block() {
     // SAFETY: a valid set.

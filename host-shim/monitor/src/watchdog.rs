@@ -5,9 +5,9 @@
 //! the senders, [`LOOKS`] times in a receiver's deadline, for as long as there are any that are or were connected. What it looks at
 //! costs the message path one store for each message.
 //!
-//! Time is the processor time of the sender's thread, so that a busy host, or a stopped one, takes nobody for stuck: a portal cannot sleep, and
-//! what it needs of the monitor is processor time too. Of what a thread used between two looks no more counts than lies between them by
-//! plan: a clock that leaps, as after a pause of the whole machine, is one look's worth.
+//! The deadline is one of the processor time of the sender's thread, so that a busy host takes nobody for stuck: a portal cannot sleep, and
+//! what it needs of the monitor is processor time too. By the clock on the wall it may take [`SLOWEST`] times as long. Of what passed between two
+//! looks no more counts than lies between them by plan, so a monitor that was stopped, or a clock that leaps, is one look's worth.
 //!
 //! Lock order: the watchdog's own lock is the last; under it cVMs are only told to end, and portals to be abandoned.
 
@@ -15,13 +15,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::platform::{PortalRun, VcpuLine};
 use crate::receiver::{PortalFailed, Receiver};
 
 /// How often is looked in the time that a portal may take.
 const LOOKS: u32 = 8;
+/// How many times slower than alone a sender's thread may be.
+const SLOWEST: u32 = 10;
 /// The least time between two looks.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -32,20 +34,28 @@ struct Progress {
     last: Option<(PortalRun, Duration)>,
     /// How much of that time counts for this run.
     spent: Duration,
+    /// The same by the clock on the wall.
+    passed: Duration,
 }
 
 impl Progress {
-    /// Looks at a sender. Returns the run that it is in, and how long it has been seen in it; at most `period` for each look.
-    fn look(&mut self, line: &dyn VcpuLine, period: Duration) -> Option<(PortalRun, Duration)> {
+    /// Looks at a sender, `passed` after the last look. Returns the run that it is in.
+    fn look(&mut self, line: &dyn VcpuLine, passed: Duration) -> Option<PortalRun> {
         let now = line.portal_run().zip(line.processor_time());
-        self.spent = match (self.last, now) {
+        match (self.last, now) {
             (Some((before, since)), Some((run, time))) if before == run => {
-                self.spent + time.saturating_sub(since).min(period)
+                self.spent += time.saturating_sub(since).min(passed);
+                self.passed += passed;
             }
-            _ => Duration::ZERO,
-        };
+            _ => (self.spent, self.passed) = (Duration::ZERO, Duration::ZERO),
+        }
         self.last = now;
-        now.map(|(run, _)| (run, self.spent))
+        now.map(|(run, _)| run)
+    }
+
+    /// Whether that run takes too long.
+    fn is_stuck(&self, deadline: Duration) -> bool {
+        self.spent >= deadline || self.passed >= deadline.saturating_mul(SLOWEST)
     }
 }
 
@@ -142,18 +152,22 @@ impl Drop for Watchdog {
 impl Shared {
     fn run(&self) {
         let mut watched = lock(self);
+        let mut last = Instant::now();
         while !watched.ending {
             watched = match watched.period() {
-                None => self
-                    .changed
-                    .wait(watched)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    let watched = self.changed.wait(watched);
+                    last = Instant::now();
+                    watched.unwrap_or_else(PoisonError::into_inner)
+                }
                 Some(period) => {
                     let (mut watched, _) = self
                         .changed
                         .wait_timeout(watched, period)
                         .unwrap_or_else(PoisonError::into_inner);
-                    watched.look(period);
+                    // It comes early when somebody connects.
+                    watched.look(last.elapsed().min(period));
+                    last = Instant::now();
                     watched
                 }
             };
@@ -172,16 +186,16 @@ impl Watched {
         Some((deadlines.min()? / LOOKS).max(SHORTEST))
     }
 
-    fn look(&mut self, period: Duration) {
+    fn look(&mut self, passed: Duration) {
         // One that ended just when somebody connected to it was forgotten before it was known.
         self.owners.retain(|_, owner| owner.strong_count() > 0);
         for Sender { receiver, progress } in self.senders.values_mut() {
             let line = &**receiver.line();
-            let Some((run, spent)) = progress.look(line, period) else {
+            let Some(run) = progress.look(line, passed) else {
                 continue;
             };
             if let Some(owner) = self.owners.get(&run.owner).and_then(Weak::upgrade)
-                && spent >= owner.portal_deadline()
+                && progress.is_stuck(owner.portal_deadline())
             {
                 // In this order: the sender that comes out of the portal looks why.
                 owner.fail(PortalFailed::Stuck);
@@ -227,9 +241,8 @@ mod tests {
     }
 
     fn spent(progress: &mut Progress, line: &Line) -> Option<u128> {
-        progress
-            .look(line, PERIOD)
-            .map(|(_, spent)| spent.as_millis())
+        progress.look(line, PERIOD)?;
+        Some(progress.spent.as_millis())
     }
 
     #[test]
@@ -249,6 +262,21 @@ mod tests {
         }
         assert_eq!(spent(&mut progress, &Line::default()), None);
         assert_eq!(spent(&mut progress, &line(99, 9000)), Some(0));
+    }
+
+    #[test]
+    fn processor_time_counts_and_ten_times_that_by_the_clock() {
+        let deadline = 10 * PERIOD;
+        let looks_until_stuck = |milliseconds_each: u64| {
+            let mut progress = Progress::default();
+            (0..).position(|look| {
+                progress.look(&line(1, look * milliseconds_each), PERIOD);
+                progress.is_stuck(deadline)
+            })
+        };
+        assert_eq!(looks_until_stuck(100), Some(10));
+        assert_eq!(looks_until_stuck(50), Some(20));
+        assert_eq!(looks_until_stuck(0), Some(100));
     }
 
     #[test]

@@ -60,6 +60,24 @@ fn senders_learn_that_the_receiver_is_gone() {
 }
 
 #[test]
+fn senders_learn_that_the_receiver_broke_down() {
+    for (how, code) in [("panic", 122), ("fault", 123)] {
+        let ended = Deployment::new()
+            .cvm(
+                "receiver",
+                &["receiver_for_a_while", &rounds(2000).to_string(), how],
+            )
+            .cvm("one", &["sender_for_ever"])
+            .cvm("two", &["sender_for_ever"])
+            .run()
+            .expect(code);
+        assert!(ended.out.contains("one: sent until the end\n"), "{ended:?}");
+        assert!(ended.out.contains("two: sent until the end\n"), "{ended:?}");
+        assert_eq!(ended.err.matches("cVM `").count(), 1, "{ended:?}");
+    }
+}
+
+#[test]
 fn nothing_arrives_after_a_revocation() {
     for _ in 0..10 {
         Deployment::new()
@@ -88,6 +106,29 @@ fn no_copy_ends_after_a_revocation() {
         .cvm("writer", &["large_writer", &with_the_end])
         .cvm("reader", &["large_reader", &with_the_end])
         .cvm("sender", &["large_sender", &with_the_end])
+        .run()
+        .expect(0);
+}
+
+#[test]
+fn numbers_of_others_are_nobodys() {
+    let count = rounds(5000).to_string();
+    let ended = Deployment::new()
+        .cvm("receiver", &["receiver", "1", &count])
+        .cvm("sender", &["sender", "0", &count])
+        .cvm("guesser", &["guesser"])
+        .run()
+        .expect(0);
+    let received = format!("receiver: received {count}\n");
+    assert!(ended.out.contains(&received), "{ended:?}");
+}
+
+#[test]
+fn every_cvm_has_timers_of_its_own() {
+    Deployment::new()
+        .cvm("fast", &["own_timers", "300", "1"])
+        .cvm("slow", &["own_timers", "5", "60"])
+        .cvm("between", &["own_timers", "30", "10"])
         .run()
         .expect(0);
 }

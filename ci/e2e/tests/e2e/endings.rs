@@ -108,6 +108,42 @@ fn no_such_program() {
     assert_reported(&outcome, "alone", "could not be started");
 }
 
+/// A program that wants too much memory in one piece is refused, and goes on.
+#[test]
+fn too_much_memory_is_refused() {
+    runs::checks(
+        "too_much_memory_is_refused",
+        "/ld.so /tests/memory large",
+        2,
+    );
+}
+
+/// A program that takes all memory bit by bit is ended by its kernel; its neighbours have theirs.
+#[test]
+fn out_of_memory() {
+    let outcome = runs::run(
+        &Deployment::new("out_of_memory")
+            .cvm(Cvm::new("greedy", "/ld.so /tests/memory small").memory(64))
+            .cvm(Cvm::new("worker", "/ld.so /tests/memory large")),
+    );
+    runs::assert_checks(outcome.output_of("worker"), 2, &outcome.printed());
+    assert_reported(&outcome, "greedy", "signal 9");
+    assert_reported(&outcome, "greedy", "out of memory");
+}
+
+/// A stack that overflows ends its program or its cVM, and no other.
+#[test]
+fn stack_overflow() {
+    let outcome = runs::run(
+        &Deployment::new("stack_overflow")
+            .cvm(Cvm::new("deep", "/ld.so /tests/ending stack"))
+            .cvm(Cvm::new("worker", "/ld.so /tests/threads")),
+    );
+    runs::assert_checks(outcome.output_of("worker"), 13, &outcome.printed());
+    assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
+    assert_reported(&outcome, "deep", "");
+}
+
 /// One cVM that crashes takes no other with it.
 #[test]
 fn others_go_on() {

@@ -9,8 +9,10 @@
 )]
 
 mod configuration;
+mod disks;
 mod endings;
 mod files;
+mod hostile;
 mod isolation;
 mod many;
 mod programs;

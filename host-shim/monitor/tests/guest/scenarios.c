@@ -631,6 +631,10 @@ static int receiver_for_a_while(void)
 		ring.tail = ring.head;
 		hostcall(HOSTCALL_RELAX, 0, 0, 0, 0);
 	}
+	if (argc > 3 && string_equal(argv[3], "panic"))
+		power_off(LKL_POWER_OFF_PANIC, 0);
+	if (argc > 3 && string_equal(argv[3], "fault"))
+		load_byte(OUTSIDE);
 	if (argc > 3) {
 		/* Taken back while they send: afterwards nothing changes any more. */
 		CHECK_EQ(hostcall(HOSTCALL_REVOKE, id, 0, 0, 0), 0);
@@ -1000,6 +1004,247 @@ static int classes(void)
 	return 0;
 }
 
+/* Numbers that a neighbour has, and all others: none of them is anything here. */
+static int guesser(void)
+{
+	u64 others = probe(HOSTCALL_STREAM_PROBE, key, 0);
+
+	CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, others, 0, 0, 0), 0);
+	for (u64 id = 0; id < 4096; id++) {
+		u64 number = id < 2048 ? id : id < 3072 ? -id : id << 32;
+
+		CHECK_EQ(hostcall(HOSTCALL_CALL, number, (u64)buffer, 8, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_WAIT, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_WAKE, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_REVOKE, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_DISCONNECT, number, 0, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_FILE_READ, number, 0, (u64)buffer, 8), -9);
+		CHECK_EQ(hostcall(HOSTCALL_FILE_WRITE, number, 0, (u64)buffer, 8), -9);
+		CHECK_EQ(hostcall(HOSTCALL_TIMER_SET, number, 1, 0, 0), -9);
+		CHECK_EQ(hostcall(HOSTCALL_TIMER_FREE, number, 0, 0, 0), -9);
+	}
+	return 0;
+}
+
+/* A cVM's timers are its own: each wakes the one that set it, when it said. argv[2]: how many times. */
+static int own_timers(void)
+{
+	u64 timer = timer_alloc(), ns = number(argv[3]) * 1000000;
+
+	for (u64 i = 0; i < number(argv[2]); i++) {
+		u64 begin = now();
+
+		timer_in(timer, ns);
+		wait_for(TIMER);
+		CHECK(now() - begin >= ns);
+	}
+	return 0;
+}
+
+/*
+ * A hostile kernel: every hostcall, and numbers that are none, with arguments at random. It spares its own code and data, or it would end before
+ * the others have seen much of it; nothing else is spared.
+ */
+static u64 random_state;
+
+static u64 random(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state * 0x2545f4914f6cdd1dul;
+}
+
+/* Memory that is the guest's to lose. */
+static u64 scrap(void)
+{
+	return boot->ram_begin + (8ul << 20);
+}
+
+static u64 hostile_argument(void)
+{
+	static const u64 edges[] = {
+		0, 1, 2, 3, 4, 7, 8, 15, 16, 255, 256, 511, 512, 4095, 4096, 4097, 65535, 65536, 1ul << 20, 1ul << 31, 1ul << 32,
+		(1ul << 47) - 1, 1ul << 47, 1ul << 62, 1ul << 63, -1ul, -2ul, -8ul, -4096ul, -4097ul,
+	};
+	u64 edge = edges[random() % ARRAY_SIZE(edges)];
+
+	switch (random() % 12) {
+	case 0:
+		return random();
+	case 1:
+		return boot->range_begin - edge;
+	case 2:
+		return boot->range_end - edge;
+	case 3:
+		return boot->range_end + edge;
+	case 4:
+		return LKL_MMIO_BASE + random() % (2 * LKL_MMIO_STRIDE);
+	case 5:
+		return MONITOR_POINTER + edge;
+	case 6:
+		return random() % 24;
+	case 7:
+		return edge;
+	case 8:
+		return scrap() + random() % (boot->ram_end - scrap());
+	default:
+		/* Keys, messages, and places for results. */
+		return scrap() + random() % 16 * 4096 + (random() % 4 ? 0 : random() % 4096);
+	}
+}
+
+static u64 hostile_number(void)
+{
+	static const u64 numbers[] = { HOSTCALL_NUMBERS };
+
+	switch (random() % 4) {
+	case 0:
+		return random() % 1101;
+	case 1:
+		return random() % 8 ? random() % 64 : random();
+	default:
+		return numbers[random() % ARRAY_SIZE(numbers)];
+	}
+}
+
+static s64 hostile_portal(u64 cookie, u64 op, u64 len, u64 sender, u64 gate)
+{
+	for (u64 i = random() % 8; i > 0; i--) {
+		u64 number = hostile_number();
+
+		hostcall_by(gate, number, hostile_argument(), hostile_argument(), hostile_argument(), hostile_argument());
+	}
+	return random() % 4 ? (s64)random() : -(s64)(random() % 200);
+}
+
+static void fill_scrap(void)
+{
+	for (u64 page = 0; page < 16; page++)
+		for (u64 i = 0; i < 512; i++)
+			((volatile u64 *)scrap())[page * 512 + i] = random();
+	/* Some keys that exist, or will. */
+	for (u64 page = 0; page < 8; page++)
+		memcpy((void *)(scrap() + page * 4096), "hostile0\0", 10);
+	for (u64 page = 4; page < 8; page++)
+		((char *)scrap())[page * 4096 + 7] = '0' + page;
+}
+
+static void fire(u64 count)
+{
+	for (u64 i = 0; i < count; i++) {
+		u64 number = hostile_number(), a = hostile_argument(), b = hostile_argument(), c = hostile_argument(), d = hostile_argument();
+
+		if (number == HOSTCALL_POWER_OFF)
+			continue;
+		/* A flood of output is tested by itself. */
+		if ((number == HOSTCALL_CONSOLE_WRITE || number == HOSTCALL_LOG_WRITE) && b > 64 && b < 1ul << 40)
+			b = 64;
+		/* The portal's address is right more often than chance would have it, and nothing is waited for. */
+		if (number == HOSTCALL_STREAM_ADVERTISE && random() % 2)
+			a = (u64)hostile_portal;
+		if (number == HOSTCALL_WAIT_FOR_INTERRUPT)
+			__atomic_fetch_or((u64 *)(boot->vcpu + LKL_VCPU_PENDING), TIMER, __ATOMIC_SEQ_CST);
+		hostcall(number, a, b, c, d);
+		if (i % 64 == 0) {
+			take_pending();
+			fill_scrap();
+		}
+	}
+}
+
+/* argv[2]: seed; argv[3]: how many. */
+static int hostile(void)
+{
+	random_state = number(argv[2]) + 1;
+	vcpu_ready();
+	fill_scrap();
+	fire(number(argv[3]));
+	print("\nsurvived\n");
+	return 0;
+}
+
+/* Its portal is hostile on the threads of others. argv[2]: seed. */
+static int hostile_receiver(void)
+{
+	random_state = number(argv[2]) + 1;
+	vcpu_ready();
+	fill_scrap();
+	CHECK(hostcall(HOSTCALL_STREAM_ADVERTISE, (u64)hostile_portal, 0, (u64)"victims\0\0", 0) >= 0);
+	wait_for(POWER_BUTTON);
+	return 0;
+}
+
+/* Sends to a hostile portal, and looks at itself afterwards. argv[2]: how many. */
+static int victim(void)
+{
+	u64 stream = probe(HOSTCALL_STREAM_PROBE, "victims\0\0", 0);
+	volatile u64 *message = area(0);
+
+	vcpu_ready();
+	fill(0, CANARY);
+	for (u64 i = 0; i < number(argv[2]); i++) {
+		s64 result = hostcall(HOSTCALL_CALL, stream, (u64)message, 1 + i * 4099 % LARGE, 0);
+
+		CHECK(result >= -4095);
+		CHECK_EQ(hostcall(HOSTCALL_CALL_FETCH, (u64)buffer, 0, 1, 0), -1);
+		if (i % 256 == 0)
+			check_all(0, CANARY);
+		take_pending();
+	}
+	check_all(0, CANARY);
+	print("unharmed\n");
+	return 0;
+}
+
+/* argv[2]: of what; argv[3]: how many. Twice: what the monitor keeps of it is there after the first time. */
+static int floods(void)
+{
+	static const char line[] = "a line that says nothing at all, for the eightieth thousandth time, and goes on\n";
+	u64 count = number(argv[3]);
+
+	for (int round = 0; round < 2; round++) {
+		for (u64 i = 0; i < count; i++) {
+			switch (argv[2][0]) {
+			case 'h': /* hostcalls that are none */
+				CHECK_EQ(hostcall(4711 + i % 7, i, i, i, i), -38);
+				break;
+			case 'c': /* console */
+				CHECK(hostcall(HOSTCALL_CONSOLE_WRITE, (u64)line, sizeof(line) - 1, 0, 0) >= 0);
+				break;
+			case 'u': /* a console line that never ends */
+				CHECK(hostcall(HOSTCALL_CONSOLE_WRITE, (u64)line, sizeof(line) - 2, 0, 0) >= 0);
+				break;
+			case 'l': /* log */
+				CHECK(hostcall(HOSTCALL_LOG_WRITE, (u64)line, sizeof(line) - 1, 0, 0) >= 0);
+				break;
+			case 'p': /* probes of what nobody has, with and without asking to be told */
+				memcpy(buffer, "flood\0\0\0\0", 10);
+				*(u32 *)(buffer + 5) = i | 1;
+				CHECK_EQ(hostcall(HOSTCALL_STREAM_PROBE, (u64)buffer, i % 2, 0, 0), -2);
+				CHECK_EQ(hostcall(HOSTCALL_FILE_PROBE, (u64)buffer, i % 2, (u64)buffer + 64, 0), -2);
+				break;
+			case 'a': /* all that it may publish and connect to, and more; and back again */
+				memcpy(buffer, "flood\0\0\0\0", 10);
+				*(u32 *)(buffer + 5) = i | 1;
+				hostcall(HOSTCALL_FILE_ADVERTISE, (u64)buffer, 1, (u64)buffer, 0);
+				hostcall(HOSTCALL_FILE_PROBE, (u64)buffer, 0, (u64)buffer + 64, 0);
+				if (i % 2048 == 2047)
+					for (u64 id = 0; id < 4096; id++) {
+						hostcall(HOSTCALL_REVOKE, id, 0, 0, 0);
+						hostcall(HOSTCALL_DISCONNECT, id, 0, 0, 0);
+					}
+				break;
+			default:
+				return 97;
+			}
+		}
+		print("\nflooded %u\n", (u64)round);
+	}
+	wait_for(POWER_BUTTON);
+	return 0;
+}
+
 /* Ends */
 
 static int waits_for_power_button(void)
@@ -1144,7 +1389,7 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(registers_are_kept), SCENARIO(leftovers_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
 	SCENARIO(file_user), SCENARIO(receiver), SCENARIO(sender), SCENARIO(sender_for_ever),
 	SCENARIO(receiver_for_a_while), SCENARIO(large_owner), SCENARIO(large_receiver), SCENARIO(large_writer),
-	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(own_endless_receiver),
+	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(guesser), SCENARIO(own_timers), SCENARIO(hostile), SCENARIO(hostile_receiver), SCENARIO(victim), SCENARIO(floods), SCENARIO(own_endless_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
 	SCENARIO(counts), SCENARIO(measures), SCENARIO(classes),

@@ -80,6 +80,11 @@ fn header_for<R>(own: &[(&str, u64)]) -> String {
     for call in Hostcall::ALL {
         writeln!(header, "#define {} {}", call.c_name(), *call as u64).unwrap();
     }
+    let numbers: Vec<String> = Hostcall::ALL
+        .iter()
+        .map(|call| (*call as u64).to_string())
+        .collect();
+    writeln!(header, "#define HOSTCALL_NUMBERS {}", numbers.join(", ")).unwrap();
     for (name, value) in [
         ("LKL_IRQ_TIMER", u64::from(irq::TIMER)),
         ("LKL_IRQ_CONSOLE", irq::CONSOLE.into()),
@@ -411,6 +416,16 @@ impl Running {
                 return;
             }
         }
+    }
+
+    /// Reads lines until each of these texts was in one. Returns all that was read so far.
+    pub fn wait_for_lines(&mut self, texts: &[&str]) -> String {
+        for text in texts {
+            if !self.seen.contains(text) {
+                self.wait_for_line(text);
+            }
+        }
+        self.seen.clone()
     }
 
     pub fn signal(&self, signal: i32) {

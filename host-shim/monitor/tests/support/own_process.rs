@@ -14,7 +14,6 @@ use capstream_monitor::exchange::Exchange;
 use capstream_monitor::image::Image;
 use capstream_monitor::outlets::Outlets;
 use capstream_monitor::platform::{self, Options, Placement};
-use capstream_monitor::receiver::PORTAL_DEADLINE;
 
 /// How long an end is waited for.
 const LIMIT: Duration = Duration::from_secs(100);
@@ -70,7 +69,7 @@ impl Monitor {
             size: None,
             begin: None,
             end: None,
-            portal_deadline: PORTAL_DEADLINE,
+            portal_deadline: Duration::from_secs(1),
             clean_room: false,
             outlets: Arc::new(Outlets::new(false)),
             again: false,
