@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! See `capstream_fuzz::deployment_file`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| capstream_fuzz::deployment_file::run(bytes));
