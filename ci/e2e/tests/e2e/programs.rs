@@ -13,7 +13,7 @@ macro_rules! programs {
 
 programs! {
     /// Nodes of `/cap`, and the file systems around.
-    devices "/ld.so /tests/devices" 20;
+    devices "/ld.so /tests/devices" 22;
     /// Each errno that the requests of CAP_Stream promise.
     stream_errors "/ld.so /tests/stream_errors" 68;
     /// Each errno that the requests of CAP_File promise, and offsets.
@@ -26,6 +26,8 @@ programs! {
     stream_poll "/ld.so /tests/stream_poll" 16;
     /// Order, contents, counters, reset, several senders.
     stream_queue "/ld.so /tests/stream_queue" 43;
+    /// Bells: each errno, counts, poll, waits, several ringers, reset.
+    bell "/ld.so /tests/bell" 70;
     /// `EFAULT` from system calls of every kind.
     bad_pointers "/ld.so /tests/bad_pointers" 112;
     /// vfork, exec, posix_spawn, wait.
