@@ -354,3 +354,81 @@ impl<P: Portal> Shared<P> {
         epoch.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::monitor::Operation;
+    use core::cell::Cell;
+
+    /// A kind with an operation of its own, number 3, which tells what it was passed; nothing is ever delivered.
+    struct Echo;
+
+    impl Portal for Echo {
+        const CLASS: u64 = 99;
+
+        fn deliver(&self, _call: &Call<'_, impl PortalCalls>) -> Result<u64> {
+            Err(Errno::AGAIN)
+        }
+
+        fn perform(&self, call: &Call<'_, impl PortalCalls>) -> Result<u64> {
+            if call.operation() != Operation::Own(3).number() {
+                return Err(Errno::INVAL);
+            }
+            let mut byte = [0];
+            call.fetch(call.size()? - 1, &mut byte)?;
+            Ok(u64::from(byte[0]))
+        }
+
+        fn room(&self) -> u64 {
+            0
+        }
+
+        fn reset(&self) {}
+    }
+
+    #[derive(Default)]
+    struct Calls {
+        fetches: Cell<u32>,
+        wakes: Cell<u32>,
+    }
+
+    impl PortalCalls for Calls {
+        fn fetch(&self, to: usize, offset: usize, len: usize) -> Result<()> {
+            self.fetches.set(self.fetches.get() + 1);
+            for at in 0..len {
+                // SAFETY: the portal passes memory of its own for that many bytes.
+                unsafe { *((to + at) as *mut u8) = (offset + at) as u8 };
+            }
+            Ok(())
+        }
+
+        fn wake(&self, _id: u64) {
+            self.wakes.set(self.wakes.get() + 1);
+        }
+    }
+
+    #[test]
+    fn operations_of_the_kind_reach_it_with_what_is_passed() {
+        let (shared, calls) = (Shared::new(Echo), Calls::default());
+        shared.set_id(Some(1));
+        let own = |number| Operation::Own(number).number();
+        assert_eq!(shared.portal(own(3), 43, 0, &calls), 42);
+        assert_eq!(calls.fetches.get(), 1);
+        assert_eq!(shared.portal(own(2), 43, 0, &calls), -22);
+        // The numbers in between are nobody's.
+        assert_eq!(shared.portal(CALL_QUERY_NOTIFY + 1, 43, 0, &calls), -22);
+        assert_eq!(calls.wakes.get(), 0);
+        shared.arm();
+        assert_eq!(shared.portal(own(3), 43, 0, &calls), 42);
+        assert_eq!(calls.wakes.get(), 1);
+    }
+
+    #[test]
+    fn a_portal_without_room_is_asked_twice_and_its_caller_is_remembered() {
+        let (shared, calls) = (Shared::new(Echo), Calls::default());
+        assert_eq!(shared.portal(CALL_DELIVER, 1, 0, &calls), -11);
+        assert_eq!(shared.counters().no_room, 1);
+        assert!(shared.signals.callers_waiting.load(Ordering::SeqCst));
+    }
+}

@@ -28,6 +28,8 @@ programs! {
     stream_queue "/ld.so /tests/stream_queue" 43;
     /// Bells: each errno, counts, poll, waits, several ringers, reset.
     bell "/ld.so /tests/bell" 70;
+    /// The end of a program takes back its queued buffers and its published ranges.
+    program_ends "/ld.so /tests/program_ends" 36;
     /// `EFAULT` from system calls of every kind.
     bad_pointers "/ld.so /tests/bad_pointers" 112;
     /// vfork, exec, posix_spawn, wait.
@@ -66,6 +68,18 @@ fn hello() {
     for argument in ["argument 1: one", "argument 2: two words", "argument 3: "] {
         assert!(lines.contains(&argument), "no '{argument}' in {lines:?}");
     }
+}
+
+/// How many buffers a kernel may have queued at all nodes together is said on its command line.
+#[test]
+fn stream_buffers() {
+    let outcome = runs::succeed(
+        &Deployment::new("stream_buffers")
+            .cvm(Cvm::new("alone", "/ld.so /tests/stream_buffers 3"))
+            .argument("--kernel-args")
+            .argument("capstream.buffers=3"),
+    );
+    runs::assert_checks(outcome.output(), 12, &outcome.printed());
 }
 
 /// A static executable needs no loader.
