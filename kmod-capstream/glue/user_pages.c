@@ -15,6 +15,7 @@
 #include <linux/overflow.h>
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
+#include <asm/mapping.h>
 
 struct capstream_pin {
 	/* Kept from being freed, so that no other address space gets its address; but not kept alive. */
@@ -30,6 +31,7 @@ void capstream_unpin(struct capstream_pin *pin);
 bool capstream_pin_alive(const struct capstream_pin *pin);
 unsigned long capstream_copy_out(const struct capstream_pin *pin, unsigned long to, unsigned long len);
 unsigned long capstream_space(void);
+int capstream_watch_memory(void (*left)(unsigned long space));
 
 /* Whether [address, last] is mapped for this access; the caller holds mm's lock. */
 static bool mapped(struct mm_struct *mm, unsigned long address, unsigned long last, bool write)
@@ -143,4 +145,21 @@ unsigned long capstream_copy_out(const struct capstream_pin *pin, unsigned long 
 unsigned long capstream_space(void)
 {
 	return (unsigned long)current->mm;
+}
+
+static void (*memory_left)(unsigned long space);
+
+static int notify_left(struct notifier_block *block, unsigned long unused, void *mm)
+{
+	memory_left((unsigned long)mm);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block watch = { .notifier_call = notify_left };
+
+/* Has `left` called, in a task, with the number of each address space that its last user has left. To be called once. */
+int capstream_watch_memory(void (*left)(unsigned long space))
+{
+	memory_left = left;
+	return blocking_notifier_chain_register(&lkl_memory_left, &watch);
 }

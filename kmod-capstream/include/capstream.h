@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests of the devices /cap/chN (messages between cVMs) and /cap/cfN (memory of another cVM as a file).
+ * Requests of the devices /cap/chN (messages between cVMs), /cap/cfN (memory of another cVM as a file) and /cap/cgN (doorbells
+ * with a counter).
  *
  * State belongs to the device node, not to the open file: it survives close() and ends with CAP_STREAM_RESET,
- * CAP_FILE_REVOKE, or with the cVM.
+ * CAP_FILE_REVOKE, CAP_BELL_RESET, or with the cVM. What belongs to a program ends with it: its queued buffers are taken back, and so are the
+ * ranges of its memory that are published.
  *
  * A receiver, in full:
  *
@@ -43,6 +45,7 @@
 /* Major numbers; minors begin with 1. */
 #define CAP_FILE_MAJOR 43
 #define CAP_STREAM_MAJOR 45
+#define CAP_BELL_MAJOR 50
 
 /*
  * Streams.
@@ -158,5 +161,51 @@ struct cap_file_stats {
  */
 #define CAP_FILE_REVOKE _IO(CAP_FILE_TYPE, 0x10)
 #define CAP_FILE_STATS _IOR(CAP_FILE_TYPE, 0x11, struct cap_file_stats)
+
+/*
+ * Bells. write() of a uint64_t adds it to the count of the bell that this one is connected to, and read() of a uint64_t waits until the count
+ * of this one is not 0, tells it and makes it 0: every unit that was added is read once. As with an eventfd, EINVAL for fewer than 8 bytes and
+ * for adding the largest number, and a write waits, with O_NONBLOCK EAGAIN, while the sum would not be below it.
+ *
+ * A write is ENOTCONN before CAP_BELL_PRB and EPIPE when the bell was reset or its cVM ended; then CAP_BELL_PRB may connect to the next one.
+ * poll(): readable when read() would not wait, writable when a 1 can be added, POLLHUP when the other bell is gone.
+ *
+ *	uint64_t count;
+ *	int fd = open("/cap/cg1", O_RDWR);
+ *	ioctl(fd, CAP_BELL_ADV, "door");
+ *	read(fd, &count, sizeof(count));
+ *
+ * and who rings it:
+ *
+ *	uint64_t one = 1;
+ *	int fd = open("/cap/cg2", O_RDWR);
+ *	ioctl(fd, CAP_BELL_PRB, "door");
+ *	write(fd, &one, sizeof(one));
+ */
+#define CAP_BELL_TYPE 0xE6
+
+/* char[CAP_KEY_LEN]: publish this bell under the key. EADDRINUSE if another one has it. Keys of bells are apart from those of streams. */
+#define CAP_BELL_ADV _IOW(CAP_BELL_TYPE, 0x01, int)
+/* char[CAP_KEY_LEN]: connect to the bell of the key; waits as CAP_STREAM_PRB does. */
+#define CAP_BELL_PRB _IOW(CAP_BELL_TYPE, 0x02, int)
+
+/* Counters of a bell since its last reset. */
+struct cap_bell_stats {
+	uint64_t count;         /* units that wait to be read now */
+	uint64_t rings;         /* times units were added to this bell */
+	uint64_t added;         /* units of those, modulo 2^64 */
+	uint64_t takes;         /* reads that returned units */
+	uint64_t taken;         /* units of those, modulo 2^64 */
+	uint64_t sent_rings;    /* times this bell added units to another one */
+	uint64_t no_room;       /* times units did not fit here */
+	uint64_t notifications; /* interrupts that callers asked for */
+	uint64_t sleeps;        /* times a task of this cVM slept at this bell */
+	uint32_t advertised;    /* 1 while the bell is published under a key */
+	uint32_t connected;     /* 1 while it is connected to another one, which may be gone */
+};
+
+/* Argument ignored: takes the key back, disconnects, sets the count to 0, and ends all waits with ECANCELED. */
+#define CAP_BELL_RESET _IO(CAP_BELL_TYPE, 0x10)
+#define CAP_BELL_STATS _IOR(CAP_BELL_TYPE, 0x11, struct cap_bell_stats)
 
 #endif

@@ -70,6 +70,8 @@ int main(void)
 	checks_begin();
 	node("/cap/cf1", CAP_FILE_MAJOR, 1);
 	node("/cap/cf2", CAP_FILE_MAJOR, 2);
+	node("/cap/cg1", CAP_BELL_MAJOR, 1);
+	node("/cap/cg2", CAP_BELL_MAJOR, 2);
 	node("/cap/ch1", CAP_STREAM_MAJOR, 1);
 	node("/cap/ch2", CAP_STREAM_MAJOR, 2);
 	node("/cap/ch3", CAP_STREAM_MAJOR, 3);
@@ -81,7 +83,7 @@ int main(void)
 	for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
 		entries += entry->d_name[0] != '.';
 	closedir(folder);
-	EXPECT_VALUE(6, entries, "/cap has two files and four streams");
+	EXPECT_VALUE(8, entries, "/cap has two files, four streams and two bells");
 	EXPECT_VALUE(EXT4, file_system("/"), "/ is ext4");
 	EXPECT_VALUE(PROC, file_system("/proc"), "/proc is there");
 	EXPECT(file_system("/sys") > 0 && access("/sys/kernel", F_OK) == 0, "/sys is there");

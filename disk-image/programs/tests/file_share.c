@@ -5,6 +5,7 @@
  *     file_share publish          publishes a range, waits until the user has written an answer into it, takes the range back
  *     file_share publish-and-end  the same, but ends instead of taking it back
  *     file_share use              attaches, reads, answers, and waits until the range is stale
+ *     file_share watch            the same, waiting by a poll of the file
  *
  * The two tell each other how far they are through streams, so that nobody has to guess.
  */
@@ -59,10 +60,10 @@ static void publish(int end)
 	}
 }
 
-static void use(void)
+static void use(int watch)
 {
 	static char back[SIZE + 1];
-	struct pollfd entries[2] = { { .events = POLLIN } };
+	struct pollfd entries[2] = { { .events = POLLIN } }, hangup = { 0 };
 	int file, receiver, sender, wrong = 0;
 
 	REQUIRE((file = open("/cap/cf1", O_RDWR)) >= 0, "/cap/cf1");
@@ -76,6 +77,16 @@ static void use(void)
 	entries[0].fd = receiver;
 	entries[1].fd = sender;
 	tell(sender);
+	hangup.fd = file;
+	if (watch) {
+		EXPECT_VALUE(1, poll(&hangup, 1, 60000), "poll for the end of the range");
+		EXPECT(hangup.revents & POLLHUP, "POLLHUP");
+		EXPECT_ERROR(ESTALE, pread(file, back, 1, 0), "read of what was taken back");
+		EXPECT_ERROR(ESTALE, pwrite(file, back, 1, 0), "write to what was taken back");
+		/* The publisher has to be able to say so. */
+		REQUIRE(poll(entries, 2, 60000) > 0, "poll for what the publisher says");
+		return;
+	}
 	/* A publisher that takes the range back says so by a message; of one that ends, the stream hangs up. */
 	REQUIRE(poll(entries, 2, 60000) > 0, "poll for the end of the range");
 	/* The end of a cVM takes back one thing after the other, the stream maybe first. */
@@ -93,8 +104,10 @@ int main(int argc, char **argv)
 	else if (argc == 2 && strcmp(argv[1], "publish-and-end") == 0)
 		publish(1);
 	else if (argc == 2 && strcmp(argv[1], "use") == 0)
-		use();
+		use(0);
+	else if (argc == 2 && strcmp(argv[1], "watch") == 0)
+		use(1);
 	else
-		check(0, "arguments", "publish, publish-and-end or use");
+		check(0, "arguments", "publish, publish-and-end, use or watch");
 	return checks_end();
 }

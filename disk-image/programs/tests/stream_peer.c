@@ -6,6 +6,7 @@
  *     stream_peer send NAME COUNT SIZE    sends COUNT messages of SIZE bytes as the sender NAME
  *     stream_peer leave COUNT             receives COUNT messages, then ends without a word
  *     stream_peer until-hangup            sends until the receiver is gone, which has to be told by EPIPE and POLLHUP
+ *     stream_peer reconnect COUNT         the same COUNT times: it probes again, and waits for the next receiver
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -110,10 +111,9 @@ static void leave(uint32_t count)
 	reached("messages until it leaves");
 }
 
-static void until_hangup(void)
+static void until_hangup(int device)
 {
 	static char message[64];
-	int device = sender();
 	struct pollfd entry = { .fd = device, .events = 0 };
 	unsigned long sent = 0;
 
@@ -137,7 +137,16 @@ int main(int argc, char **argv)
 	else if (argc == 3 && strcmp(argv[1], "leave") == 0)
 		leave(number);
 	else if (argc == 2 && strcmp(argv[1], "until-hangup") == 0)
-		until_hangup();
+		until_hangup(sender());
+	else if (argc == 3 && strcmp(argv[1], "reconnect") == 0) {
+		int device = sender();
+
+		until_hangup(device);
+		while (--number > 0) {
+			EXPECT_OK(ioctl(device, CAP_STREAM_PRB, "peers\0\0\0\0"), "PRB again");
+			until_hangup(device);
+		}
+	}
 	else
 		check(0, "arguments", "see the head of stream_peer.c");
 	return checks_end();

@@ -102,6 +102,7 @@ hostcalls! {
     /// `(key, flags, class)`: connects to a portal of this [`class`]. Returns a handle. Errors as [`Hostcall::FileProbe`].
     410 StreamProbe HOSTCALL_STREAM_PROBE;
     /// `(handle, ptr, len, op)`: runs the portal behind the handle on this thread, in its owner's compartment, and returns what it returns.
+    /// `op` is [`crate::CALL_DELIVER`], a query, or a number of the device kind from [`crate::CALL_KIND`] on; `EINVAL` in between.
     /// `EPIPE` when the endpoint is gone, `EBUSY` when other senders are in all portals of its owner, `EBADF` when the handle is not the caller's.
     411 Call HOSTCALL_CALL;
     /// `(result)`: reserved; a portal ends by returning. `-ENOSYS`.

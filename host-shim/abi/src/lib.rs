@@ -31,6 +31,8 @@ pub const CALL_QUERY: u64 = 1;
 /// Operation of [`Hostcall::Call`]: as [`CALL_QUERY`]; when there is none the receiver calls [`Hostcall::Wake`] as soon as it queues one,
 /// as it does after a [`CALL_DELIVER`] that failed with `EAGAIN`.
 pub const CALL_QUERY_NOTIFY: u64 = 2;
+/// Operations of [`Hostcall::Call`] from here on belong to the device kind; the caller passes memory as with [`CALL_DELIVER`].
+pub const CALL_KIND: u64 = 16;
 
 /// Direction of [`Hostcall::TranslateIp`]: from where the processor is to where an unpatched program would be.
 pub const TRANSLATE_TO_PROGRAM: u64 = 0;

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
 use capstream_abi::{
-    CALL_DELIVER, CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout,
-    PROBE_NOTIFY, irq, power_off,
+    CALL_DELIVER, CALL_KIND, CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall,
+    KEY_LEN, Layout, PROBE_NOTIFY, irq, power_off,
 };
 use capstream_capability::{
     Capability, CapabilityError, Class, Endpoint, Key, Mode, Portal, Publication, RegistryError,
@@ -260,7 +260,7 @@ impl CvmCalls {
     fn call(&self, processor: &dyn Processor, arguments: &[u64; 6]) -> Answer {
         let [handle, ptr, len, operation, ..] = *arguments;
         let source = match operation {
-            CALL_DELIVER => self.to_load(ptr, len)?,
+            CALL_DELIVER | CALL_KIND.. => self.to_load(ptr, len)?,
             CALL_QUERY | CALL_QUERY_NOTIFY => {
                 self.authority.check_load(self.authority.base(), 0)?
             }

@@ -40,7 +40,7 @@ errnos! {
     NOMEM = 12;
     /// Memory of the wrong owner, or none at all.
     FAULT = 14;
-    /// The range is read-only.
+    /// The range is read-only, or this cVM may not use the key.
     ACCES = 13;
     /// The memory is queued already.
     BUSY = 16;
@@ -64,6 +64,8 @@ errnos! {
     TIMEDOUT = 110;
     /// The published range was taken back.
     STALE = 116;
+    /// What may be sent in a second is used up.
+    DQUOT = 122;
     /// The endpoint was reset while somebody waited.
     CANCELED = 125;
     /// The monitor does not know the hostcall.

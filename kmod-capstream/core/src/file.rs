@@ -40,6 +40,8 @@ struct Publication<P> {
     key: Key,
     range: Range,
     read_only: bool,
+    /// The address space it belongs to, see [`Kernel::space`].
+    space: usize,
     /// Keeps the range from becoming somebody else's memory while others access it.
     _pin: P,
 }
@@ -103,7 +105,7 @@ impl<K, M, L> File<'_, K, M, L>
 where
     K: Kernel,
     M: Monitor,
-    L: Lock<State<K::Pin>>,
+    L: Lock<State = State<K::Pin>>,
 {
     /// Sets the first byte of what is published next.
     pub fn set_address(&self, address: usize) {
@@ -164,6 +166,7 @@ where
                 key,
                 range,
                 read_only,
+                space: self.kernel.space(),
                 _pin: pin,
             };
             if let Some(old) = state.publication.replace(publication)
@@ -183,6 +186,17 @@ where
     /// Takes the published range back; when it returns, no access of anybody is under way. `ENOENT` when there is none.
     pub fn revoke(&self) -> Result<()> {
         self.state.with(|state| self.take_back(state))
+    }
+
+    /// To be called when the last task of a program is leaving its address space, [`Kernel::space`] of which is `space`: takes back what it published.
+    pub fn left(&self, space: usize) {
+        self.state.with(|state| {
+            let publication = state.publication.as_ref();
+            if publication.is_some_and(|publication| publication.space == space) {
+                // When the monitor refuses, somebody may still access the range: its pin stays, and keeps the memory from another use.
+                let _ = self.take_back(state);
+            }
+        });
     }
 
     fn take_back(&self, state: &mut State<K::Pin>) -> Result<()> {
@@ -281,6 +295,18 @@ where
             return Err(Errno::INVAL);
         }
         Ok(position)
+    }
+
+    /// Whether it is attached to a range that was taken back.
+    pub fn is_stale(&self) -> bool {
+        self.state.with(|state| {
+            state.attachment.is_some_and(|attachment| {
+                let end = self
+                    .monitor
+                    .file_read(attachment.handle, attachment.size, 0, 0);
+                end == Err(Errno::STALE)
+            })
+        })
     }
 
     /// Counters and gauges.

@@ -4,9 +4,12 @@
 //!
 //! Sleeping is not modelled; what is asserted instead is that whoever would have slept was asked for.
 
+use crate::inbox::Inbox;
 use crate::monitor::{Notify, Operation};
+use crate::portal::Portal;
 use crate::slots::{Index, Phase};
-use crate::{Errno, Key, Monitor, PortalCalls, Result, Shared};
+use crate::stream::Shared;
+use crate::{Errno, Key, Monitor, PortalCalls, Result, bell, portal};
 use capstream_abi::{CALL_DELIVER, CALL_QUERY_NOTIFY, FileInfo};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -62,10 +65,10 @@ impl Monitor for Owner<'_> {
         assert_eq!(id, ID);
         self.0.senders.fetch_add(1, Ordering::SeqCst);
     }
-    fn stream_advertise(&self, _: &Shared, _: &Key) -> Result<u64> {
+    fn advertise<P: Portal>(&self, _: &portal::Shared<P>, _: &Key) -> Result<u64> {
         Err(Errno::NOSYS)
     }
-    fn stream_probe(&self, _: &Key, _: Notify) -> Result<u64> {
+    fn probe(&self, _: u64, _: &Key, _: Notify) -> Result<u64> {
         Err(Errno::NOSYS)
     }
     fn wait(&self, _: u64) -> Result<()> {
@@ -99,7 +102,7 @@ fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
 }
 
 fn published() -> Arc<Shared> {
-    let shared = Arc::new(Shared::new());
+    let shared = Arc::new(Shared::new(Inbox::new()));
     shared.set_id(Some(ID));
     shared
 }
@@ -116,8 +119,8 @@ fn index(number: usize) -> Index {
 fn two_senders_get_two_buffers() {
     explore(4, || {
         let (shared, seen) = (published(), Seen::new());
-        shared.slots.post(index(0), 0, 1, false).unwrap();
-        shared.slots.post(index(1), 1, 1, false).unwrap();
+        shared.portal.slots.post(index(0), 0, 1, false).unwrap();
+        shared.portal.slots.post(index(1), 1, 1, false).unwrap();
         let other = {
             let (shared, seen) = (shared.clone(), seen.clone());
             thread::spawn(move || assert_eq!(deliver(&shared, &seen, 1), 0))
@@ -126,14 +129,14 @@ fn two_senders_get_two_buffers() {
         other.join().unwrap();
         let mut senders = 0;
         for _ in 0..2 {
-            let message = shared.slots.oldest_message().unwrap();
+            let message = shared.portal.slots.oldest_message().unwrap();
             let written = seen.memory[message.address].load(Ordering::Relaxed);
             assert_eq!(written, message.sender);
             senders += message.sender;
-            assert!(shared.slots.release(message.index));
+            assert!(shared.portal.slots.release(message.index));
         }
         assert_eq!(senders, 3);
-        assert!(shared.slots.oldest_message().is_none());
+        assert!(shared.portal.slots.oldest_message().is_none());
     });
 }
 
@@ -141,29 +144,29 @@ fn two_senders_get_two_buffers() {
 fn two_senders_and_one_buffer_that_is_posted_again() {
     explore(3, || {
         let (shared, seen) = (published(), Seen::new());
-        shared.slots.post(index(0), 0, 1, false).unwrap();
+        shared.portal.slots.post(index(0), 0, 1, false).unwrap();
         let senders: [_; 2] = [1, 2].map(|sender| {
             let (shared, seen) = (shared.clone(), seen.clone());
             thread::spawn(move || deliver(&shared, &seen, sender))
         });
         let mut received = 0;
-        if let Some(message) = shared.slots.oldest_message() {
+        if let Some(message) = shared.portal.slots.oldest_message() {
             let written = seen.memory[0].load(Ordering::Relaxed);
             assert_eq!(written, message.sender);
             received += 1;
-            shared.slots.release(message.index);
-            shared.slots.post(index(0), 0, 1, false).unwrap();
-            shared.wake_senders(&Owner(&seen));
+            shared.portal.slots.release(message.index);
+            shared.portal.slots.post(index(0), 0, 1, false).unwrap();
+            shared.wake_callers(&Owner(&seen));
         }
         let results = senders.map(|sender| sender.join().unwrap());
         let delivered = results.iter().filter(|result| **result == 0).count();
-        if let Some(message) = shared.slots.oldest_message() {
+        if let Some(message) = shared.portal.slots.oldest_message() {
             assert_eq!(seen.memory[0].load(Ordering::Relaxed), message.sender);
             received += 1;
-            shared.slots.release(message.index);
+            shared.portal.slots.release(message.index);
         }
         assert_eq!(received, delivered);
-        assert!(shared.slots.oldest_message().is_none());
+        assert!(shared.portal.slots.oldest_message().is_none());
         for result in results {
             assert!(result == 0 || result == Errno::AGAIN.negated());
         }
@@ -174,13 +177,13 @@ fn two_senders_and_one_buffer_that_is_posted_again() {
 fn a_receiver_that_sleeps_is_woken() {
     explore(6, || {
         let (shared, seen) = (published(), Seen::new());
-        shared.slots.post(index(0), 0, 1, false).unwrap();
+        shared.portal.slots.post(index(0), 0, 1, false).unwrap();
         let sender = {
             let (shared, seen) = (shared.clone(), seen.clone());
             thread::spawn(move || assert_eq!(deliver(&shared, &seen, 1), 0))
         };
         shared.arm();
-        let sleeps = !shared.slots.any_filled();
+        let sleeps = !shared.portal.slots.any_filled();
         sender.join().unwrap();
         if sleeps {
             assert_eq!(seen.owner.load(Ordering::SeqCst), 1);
@@ -188,7 +191,7 @@ fn a_receiver_that_sleeps_is_woken() {
             shared.interrupt(|| woken = true, &Owner(&seen));
             assert!(woken);
         }
-        assert!(shared.slots.any_filled());
+        assert!(shared.portal.slots.any_filled());
     });
 }
 
@@ -196,19 +199,19 @@ fn a_receiver_that_sleeps_is_woken() {
 fn a_reader_that_sleeps_at_its_own_buffer_is_woken() {
     explore(6, || {
         let (shared, seen) = (published(), Seen::new());
-        let ticket = shared.slots.post(index(0), 0, 1, true).unwrap();
+        let ticket = shared.portal.slots.post(index(0), 0, 1, true).unwrap();
         let sender = {
             let (shared, seen) = (shared.clone(), seen.clone());
             thread::spawn(move || assert_eq!(deliver(&shared, &seen, 1), 0))
         };
         shared.arm();
-        let sleeps = shared.slots.phase(ticket) != Phase::Filled;
+        let sleeps = shared.portal.slots.phase(ticket) != Phase::Filled;
         sender.join().unwrap();
         if sleeps {
             assert_eq!(seen.owner.load(Ordering::SeqCst), 1);
         }
-        assert_eq!(shared.slots.message(ticket).unwrap().sender, 1);
-        assert!(!shared.slots.any_filled());
+        assert_eq!(shared.portal.slots.message(ticket).unwrap().sender, 1);
+        assert!(!shared.portal.slots.any_filled());
     });
 }
 
@@ -216,12 +219,12 @@ fn a_reader_that_sleeps_at_its_own_buffer_is_woken() {
 fn a_withdrawn_buffer_gets_no_message_and_a_claimed_one_cannot_be_withdrawn() {
     explore(6, || {
         let (shared, seen) = (published(), Seen::new());
-        let ticket = shared.slots.post(index(0), 0, 1, true).unwrap();
+        let ticket = shared.portal.slots.post(index(0), 0, 1, true).unwrap();
         let sender = {
             let (shared, seen) = (shared.clone(), seen.clone());
             thread::spawn(move || deliver(&shared, &seen, 1))
         };
-        let withdrawn = shared.slots.withdraw(ticket);
+        let withdrawn = shared.portal.slots.withdraw(ticket);
         let written = withdrawn.then(|| seen.memory[0].load(Ordering::Relaxed));
         let result = sender.join().unwrap();
         if withdrawn {
@@ -230,7 +233,7 @@ fn a_withdrawn_buffer_gets_no_message_and_a_claimed_one_cannot_be_withdrawn() {
             assert_eq!(seen.memory[0].load(Ordering::Relaxed), 0);
         } else {
             assert_eq!(result, 0);
-            assert!(shared.slots.message(ticket).is_some());
+            assert!(shared.portal.slots.message(ticket).is_some());
         }
     });
 }
@@ -250,8 +253,8 @@ fn a_sender_that_found_no_buffer_is_woken_by_the_next() {
                     }
                 })
             };
-            shared.slots.post(index(0), 0, 1, false).unwrap();
-            shared.wake_senders(&Owner(&seen));
+            shared.portal.slots.post(index(0), 0, 1, false).unwrap();
+            shared.wake_callers(&Owner(&seen));
             if sender.join().unwrap() {
                 assert_eq!(seen.senders.load(Ordering::SeqCst), 1);
             }
@@ -264,7 +267,7 @@ fn a_sender_that_found_no_buffer_is_woken_by_one_that_is_given_back() {
     explore(4, || {
         let (shared, seen) = (published(), Seen::new());
         seen.faulty.store(1, Ordering::SeqCst);
-        shared.slots.post(index(0), 0, 1, false).unwrap();
+        shared.portal.slots.post(index(0), 0, 1, false).unwrap();
         let senders: [_; 2] = [1, 2].map(|sender| {
             let (shared, seen) = (shared.clone(), seen.clone());
             thread::spawn(move || deliver(&shared, &seen, sender))
@@ -275,7 +278,7 @@ fn a_sender_that_found_no_buffer_is_woken_by_one_that_is_given_back() {
             assert_eq!(seen.owner.load(Ordering::SeqCst), 1);
             shared.interrupt(|| (), &Owner(&seen));
             assert_eq!(seen.senders.load(Ordering::SeqCst), 1);
-            assert_eq!(shared.slots.peek(), Some(1));
+            assert_eq!(shared.portal.slots.peek(), Some(1));
         } else {
             assert!(results.contains(&0));
         }
@@ -285,8 +288,8 @@ fn a_sender_that_found_no_buffer_is_woken_by_one_that_is_given_back() {
 #[test]
 fn nothing_is_missed_before_the_id_is_known() {
     explore(6, || {
-        let (shared, seen) = (Arc::new(Shared::new()), Seen::new());
-        shared.slots.post(index(0), 0, 1, false).unwrap();
+        let (shared, seen) = (Arc::new(Shared::new(Inbox::new())), Seen::new());
+        shared.portal.slots.post(index(0), 0, 1, false).unwrap();
         // A task sleeps already.
         shared.arm();
         let sender = {
@@ -298,5 +301,99 @@ fn nothing_is_missed_before_the_id_is_known() {
         shared.interrupt(|| woken = true, &Owner(&seen));
         sender.join().unwrap();
         assert!(woken || seen.owner.load(Ordering::SeqCst) == 1);
+    });
+}
+
+/// A ringer passes its units as they are in its memory.
+struct Ringer<'a>(&'a Seen, u64);
+
+impl PortalCalls for Ringer<'_> {
+    fn fetch(&self, to: usize, offset: usize, len: usize) -> Result<()> {
+        let bytes = self.1.to_ne_bytes();
+        // SAFETY: the portal of a bell asks for as many bytes as it passes memory for; the slice is in bounds.
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes[offset..offset + len].as_ptr(), to as *mut u8, len)
+        };
+        Ok(())
+    }
+
+    fn wake(&self, id: u64) {
+        assert_eq!(id, ID);
+        self.0.owner.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn published_bell() -> Arc<bell::Shared> {
+    let shared = Arc::new(portal::Shared::new(bell::Counter::new()));
+    shared.set_id(Some(ID));
+    shared
+}
+
+fn ring(shared: &bell::Shared, seen: &Seen, units: u64) -> i64 {
+    shared.portal(CALL_DELIVER, bell::SIZE as u64, units, &Ringer(seen, units))
+}
+
+fn take(shared: &bell::Shared, seen: &Seen) -> u64 {
+    let units = shared.portal.units();
+    shared.portal.subtract(units);
+    shared.wake_callers(&Owner(seen));
+    units
+}
+
+#[test]
+fn every_unit_of_two_ringers_is_taken_once() {
+    explore(4, || {
+        let (shared, seen) = (published_bell(), Seen::new());
+        let ringers: [_; 2] = [1, 2].map(|units| {
+            let (shared, seen) = (shared.clone(), seen.clone());
+            thread::spawn(move || assert_eq!(ring(&shared, &seen, units), 0))
+        });
+        let early = take(&shared, &seen);
+        for ringer in ringers {
+            ringer.join().unwrap();
+        }
+        assert_eq!(early + take(&shared, &seen), 3);
+        assert_eq!(take(&shared, &seen), 0);
+    });
+}
+
+#[test]
+fn a_task_that_sleeps_at_a_bell_is_woken() {
+    explore(6, || {
+        let (shared, seen) = (published_bell(), Seen::new());
+        let ringer = {
+            let (shared, seen) = (shared.clone(), seen.clone());
+            thread::spawn(move || assert_eq!(ring(&shared, &seen, 1), 0))
+        };
+        shared.arm();
+        let sleeps = shared.portal.units() == 0;
+        ringer.join().unwrap();
+        if sleeps {
+            assert_eq!(seen.owner.load(Ordering::SeqCst), 1);
+            let mut woken = false;
+            shared.interrupt(|| woken = true, &Owner(&seen));
+            assert!(woken);
+        }
+    });
+}
+
+#[test]
+fn a_ringer_whose_units_do_not_fit_is_woken_when_they_do() {
+    explore(6, || {
+        let (shared, seen) = (published_bell(), Seen::new());
+        assert_eq!(ring(&shared, &seen, bell::MAX_COUNT), 0);
+        let ringer = {
+            let (shared, seen) = (shared.clone(), seen.clone());
+            thread::spawn(move || ring(&shared, &seen, 1))
+        };
+        let taken = take(&shared, &seen);
+        let result = ringer.join().unwrap();
+        if result == Errno::AGAIN.negated() {
+            assert_eq!(taken, bell::MAX_COUNT);
+            assert_eq!(seen.senders.load(Ordering::SeqCst), 1);
+        } else {
+            assert_eq!(result, 0);
+            assert_eq!(take(&shared, &seen), 1);
+        }
     });
 }

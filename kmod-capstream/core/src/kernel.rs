@@ -69,9 +69,14 @@ pub trait Pin {
 pub trait Kernel {
     /// Pinned memory.
     type Pin: Pin;
+    /// One of the receive buffers that this kernel may have queued; given back when it is dropped.
+    type Place;
 
     /// Lets the tasks that sleep at [`Event::Endpoint`] look again. Also called from the interrupt handler.
     fn wake(&self);
+
+    /// Lets the tasks that sleep at [`Event::Peers`] look again.
+    fn wake_callers(&self);
 
     /// Sleeps until `ready` returns true; calls it first, and again after each wake. `ready` does not sleep.
     ///
@@ -109,6 +114,9 @@ pub trait Kernel {
     /// `EFAULT` when it is not [`Kernel::mapped`], `ENOMEM`.
     fn pin(&self, range: Range, access: Access) -> Result<Self::Pin>;
 
+    /// Takes a place for one more queued receive buffer. `ENOBUFS` when all that this kernel may have are taken.
+    fn place(&self) -> Result<Self::Place>;
+
     /// Copies the first `len` bytes of pinned memory to memory of the calling task.
     ///
     /// # Errors
@@ -117,9 +125,12 @@ pub trait Kernel {
 }
 
 /// A lock that tasks may hold while they sleep; never taken in interrupts or portals.
-pub trait Lock<T> {
+pub trait Lock {
+    /// What is locked.
+    type State;
+
     /// Runs `work` with what is locked.
-    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R;
+    fn with<R>(&self, work: impl FnOnce(&mut Self::State) -> R) -> R;
 }
 
 #[cfg(test)]

@@ -93,6 +93,11 @@ impl<P: Pin> Pins<P> {
         });
     }
 
+    /// Drops the ranges of a program that has ended.
+    pub fn drop_space(&mut self, space: usize) {
+        self.idle.retain(|pinned| pinned.space != space);
+    }
+
     /// Drops all.
     pub fn clear(&mut self) {
         self.idle.clear();

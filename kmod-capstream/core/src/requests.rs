@@ -5,15 +5,20 @@
 pub const FILE_MAJOR: u32 = 43;
 /// Major number of streams.
 pub const STREAM_MAJOR: u32 = 45;
+/// Major number of bells.
+pub const BELL_MAJOR: u32 = 50;
 /// Minors of each.
 pub const MINORS: u32 = 1024;
 
-const NONE: u32 = 0;
-const WRITE: u32 = 1;
-const READ: u32 = 2;
+/// Direction of a request without argument.
+pub const NONE: u32 = 0;
+/// Direction of a request that tells the driver something.
+pub const WRITE: u32 = 1;
+/// Direction of a request that asks the driver for something.
+pub const READ: u32 = 2;
 
-/// A request number as Linux composes it on all our platforms.
-const fn request(direction: u32, kind: u32, number: u32, size: usize) -> u32 {
+/// A request number as Linux composes it on all our platforms: direction, type, number, and bytes of the argument.
+pub const fn request(direction: u32, kind: u32, number: u32, size: usize) -> u32 {
     direction << 30 | (size as u32) << 16 | kind << 8 | number
 }
 
@@ -65,6 +70,21 @@ pub mod file {
     pub const STATS: u32 = request(READ, KIND, 0x11, size_of::<super::FileStats>());
 }
 
+/// Requests of bells.
+pub mod bell {
+    use super::{NONE, READ, WRITE, request};
+
+    const KIND: u32 = 0xE6;
+    /// `CAP_BELL_ADV`.
+    pub const ADV: u32 = request(WRITE, KIND, 1, 4);
+    /// `CAP_BELL_PRB`.
+    pub const PRB: u32 = request(WRITE, KIND, 2, 4);
+    /// `CAP_BELL_RESET`.
+    pub const RESET: u32 = request(NONE, KIND, 0x10, 0);
+    /// `CAP_BELL_STATS`.
+    pub const STATS: u32 = request(READ, KIND, 0x11, size_of::<super::BellStats>());
+}
+
 /// `struct cap_stream_message`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -112,4 +132,22 @@ pub struct FileStats {
     pub size: u64,
     pub read_only: u32,
     pub published: u32,
+}
+
+/// `struct cap_bell_stats`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the header describes them")]
+pub struct BellStats {
+    pub count: u64,
+    pub rings: u64,
+    pub added: u64,
+    pub takes: u64,
+    pub taken: u64,
+    pub sent_rings: u64,
+    pub no_room: u64,
+    pub notifications: u64,
+    pub sleeps: u64,
+    pub advertised: u32,
+    pub connected: u32,
 }

@@ -5,7 +5,7 @@
 mod world;
 
 use capstream_core::file::Whence;
-use capstream_core::{Errno, Key, Result};
+use capstream_core::{Errno, Kernel, Key, Result};
 use std::sync::atomic::Ordering;
 use std::thread;
 use world::{Cvm, FileNode, World};
@@ -139,6 +139,25 @@ fn a_range_that_was_taken_back_is_stale() {
     assert_eq!(read(&user, 0, 1), Err(Errno::STALE));
     user.file().attach(&key("k"), true).unwrap();
     assert_eq!(read(&user, 0, 1).unwrap(), [1]);
+}
+
+#[test]
+fn a_range_ends_with_its_program() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let (publisher, user) = (FileNode::new(&a), FileNode::new(&b));
+    let mut memory = [1; 4];
+    publish(&publisher, &mut memory, 0, "k").unwrap();
+    assert!(!user.file().is_stale());
+    user.file().attach(&key("k"), true).unwrap();
+    assert!(!user.file().is_stale());
+    publisher.file().left(publisher.cvm.space() + 1);
+    assert_eq!(read(&user, 0, 1).unwrap(), [1]);
+    publisher.file().left(publisher.cvm.space());
+    assert_eq!(read(&user, 0, 1), Err(Errno::STALE));
+    assert!(user.file().is_stale());
+    assert_eq!(a.pins.load(Ordering::SeqCst), 0);
+    assert_eq!(publisher.file().stats().published, 0);
 }
 
 #[test]

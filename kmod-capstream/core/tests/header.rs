@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use capstream_core::requests::{
-    FILE_MAJOR, FileStats, Message, STREAM_MAJOR, StreamStats, file, stream,
+    BELL_MAJOR, BellStats, FILE_MAJOR, FileStats, Message, STREAM_MAJOR, StreamStats, bell, file,
+    stream,
 };
 use std::fmt::Write;
 use std::mem::offset_of;
@@ -38,7 +39,12 @@ fn the_header_agrees() {
         ("CAP_FILE_SET_MODE", file::SET_MODE),
         ("CAP_FILE_REVOKE", file::REVOKE),
         ("CAP_FILE_STATS", file::STATS),
+        ("CAP_BELL_ADV", bell::ADV),
+        ("CAP_BELL_PRB", bell::PRB),
+        ("CAP_BELL_RESET", bell::RESET),
+        ("CAP_BELL_STATS", bell::STATS),
         ("CAP_FILE_MAJOR", FILE_MAJOR),
+        ("CAP_BELL_MAJOR", BELL_MAJOR),
         ("CAP_STREAM_MAJOR", STREAM_MAJOR),
     ] {
         same(text, value as usize);
@@ -96,6 +102,21 @@ fn the_header_agrees() {
         size,
         read_only,
         published
+    );
+    structure!(
+        BellStats,
+        "cap_bell_stats",
+        count,
+        rings,
+        added,
+        takes,
+        taken,
+        sent_rings,
+        no_room,
+        notifications,
+        sleeps,
+        advertised,
+        connected
     );
     // What existing programs were compiled with.
     for (text, value) in [

@@ -4,7 +4,8 @@
 
 mod world;
 
-use capstream_core::stream::{MAX_SIZE, Mode};
+use capstream_core::endpoint::Mode;
+use capstream_core::stream::MAX_SIZE;
 use capstream_core::{Errno, Key};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -698,7 +699,6 @@ fn buffers_of_a_program_that_ended_get_no_messages() {
     sender.write(&[1], true).unwrap();
     cvm.exec();
     // What arrived before can still be read; the pin of its buffer is the only one left.
-    receiver.stream().closed();
     assert_eq!(cvm.pins.load(Ordering::SeqCst), 1);
     assert_eq!(sender.write(&[2], true), Err(Errno::AGAIN));
     receiver.register(&mut buffers[2]).unwrap();
@@ -712,6 +712,152 @@ fn buffers_of_a_program_that_ended_get_no_messages() {
     );
     assert_eq!(buffers[2][0], 2);
     assert_eq!(cvm.pins.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_end_of_a_program_waits_for_a_delivery_and_takes_its_buffers_back() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let receiver = Endpoint::receiver(&a, "k", 4);
+    let sender = Endpoint::sender(&b, "k");
+    let mut buffers = [[0_u8; 4]; 2];
+    for buffer in &mut buffers {
+        receiver.register(buffer).unwrap();
+    }
+    world.hold_fetches(true);
+    thread::scope(|scope| {
+        let written = scope.spawn(|| sender.write(&[2], false));
+        world.await_held(1);
+        let ended = scope.spawn(|| a.exec());
+        // It cannot be over while a portal is at a buffer of the program.
+        a.await_sleepers(1);
+        for _ in 0..1000 {
+            assert!(!ended.is_finished());
+            thread::yield_now();
+        }
+        world.hold_fetches(false);
+        assert_eq!(written.join().unwrap(), Ok(1));
+        ended.join().unwrap();
+    });
+    // Only what holds the message is kept, without any further request.
+    assert_eq!(a.pins.load(Ordering::SeqCst), 1);
+    assert_eq!(receiver.stream().stats().queued, 0);
+    assert_eq!(receiver.read(&mut [0; 4], true), Ok(1));
+    assert_eq!(a.pins.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn the_buffers_of_a_kernel_are_limited_together() {
+    let world = World::new();
+    let cvm = Cvm::new(&world);
+    cvm.most_places.store(3, Ordering::SeqCst);
+    let first = Endpoint::receiver(&cvm, "a", 1);
+    let second = Endpoint::receiver(&cvm, "b", 1);
+    let mut bytes = [0_u8; 4];
+    let [one, two, three, four] = &mut bytes;
+    first.register(std::slice::from_mut(one)).unwrap();
+    first.register(std::slice::from_mut(two)).unwrap();
+    second.register(std::slice::from_mut(three)).unwrap();
+    let refused = second.register(std::slice::from_mut(four));
+    assert_eq!(refused, Err(Errno::NOBUFS));
+    Endpoint::sender(&cvm, "a").write(&[1], true).unwrap();
+    // One that holds a message is still in use.
+    let refused = second.register(std::slice::from_mut(four));
+    assert_eq!(refused, Err(Errno::NOBUFS));
+    first.stream().wait(true, false).unwrap();
+    second.register(std::slice::from_mut(four)).unwrap();
+    first.stream().reset().unwrap();
+    assert_eq!(cvm.places.load(Ordering::SeqCst), 2);
+    cvm.exec();
+    assert_eq!(cvm.places.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn who_has_sent_all_it_may_waits_or_is_told() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let receiver = Endpoint::receiver(&a, "k", 4);
+    let sender = Endpoint::sender(&b, "k");
+    let mut buffer = [0_u8; 4];
+    receiver.register(&mut buffer).unwrap();
+    world.over_quota.store(1, Ordering::SeqCst);
+    assert_eq!(sender.write(&[1], true), Err(Errno::AGAIN));
+    world.over_quota.store(5, Ordering::SeqCst);
+    let before = std::time::Instant::now();
+    assert_eq!(sender.write(&[1], false), Ok(1));
+    // Not by spinning.
+    assert!(before.elapsed() >= std::time::Duration::from_millis(5));
+    world.over_quota.store(u32::MAX, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let written = scope.spawn(|| sender.write(&[1], false));
+        b.await_sleepers(1);
+        b.kill();
+        assert_eq!(written.join().unwrap(), Err(Errno::INTR));
+    });
+}
+
+#[test]
+fn a_portal_that_does_not_return_is_a_timeout_then_a_broken_pipe() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let receiver = Endpoint::receiver(&a, "k", 4);
+    let sender = Endpoint::sender(&b, "k");
+    let mut buffer = [0_u8; 4];
+    receiver.register(&mut buffer).unwrap();
+    world.stuck.store(true, Ordering::SeqCst);
+    assert_eq!(sender.write(&[1], false), Err(Errno::TIMEDOUT));
+    assert_eq!(sender.write(&[1], false), Err(Errno::PIPE));
+    assert!(sender.stream().poll().hangup);
+}
+
+#[test]
+fn a_key_that_this_kernel_may_not_use_is_refused_at_once() {
+    let world = World::new();
+    let cvm = Cvm::new(&world);
+    world.refused.store(u32::from(b'x'), Ordering::SeqCst);
+    let endpoint = Endpoint::new(&cvm);
+    let stream = endpoint.stream();
+    assert_eq!(stream.connect(&key("x1"), false), Err(Errno::ACCES));
+    assert_eq!(stream.connect(&key("x1"), true), Err(Errno::ACCES));
+    assert_eq!(stream.advertise(key("x1")), Err(Errno::ACCES));
+    assert_eq!(stream.stats().advertised, 0);
+}
+
+#[test]
+fn a_sender_whose_receiver_is_gone_probes_again() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let receiver = Endpoint::receiver(&a, "k", 4);
+    let sender = Endpoint::sender(&b, "k");
+    receiver.stream().reset().unwrap();
+    let next = Endpoint::receiver(&a, "k", 4);
+    let mut buffer = [0_u8; 4];
+    next.register(&mut buffer).unwrap();
+    assert_eq!(sender.write(&[1], false), Err(Errno::PIPE));
+    sender.stream().connect(&key("k"), false).unwrap();
+    assert_eq!(sender.write(&[1], false), Ok(1));
+    assert!(!sender.stream().poll().hangup);
+}
+
+#[test]
+fn a_blocked_sender_notices_a_reset_and_a_new_peer() {
+    let world = World::new();
+    let (a, b) = (Cvm::new(&world), Cvm::new(&world));
+    let _full = Endpoint::receiver(&a, "full", 4);
+    let free = Endpoint::receiver(&a, "free", 4);
+    let mut buffer = [0_u8; 4];
+    free.register(&mut buffer).unwrap();
+    let sender = Endpoint::sender(&b, "full");
+    thread::scope(|scope| {
+        let written = scope.spawn(|| sender.write(&[1], false));
+        b.await_sleepers(1);
+        sender.stream().connect(&key("free"), true).unwrap();
+        assert_eq!(written.join().unwrap(), Ok(1));
+        let written = scope.spawn(|| sender.write(&[1], false));
+        b.await_sleepers(1);
+        sender.stream().reset().unwrap();
+        assert_eq!(written.join().unwrap(), Err(Errno::CANCELED));
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 mod world;
 
-use capstream_core::stream::Mode;
+use capstream_core::endpoint::Mode;
 use capstream_core::{Errno, Key};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -2,7 +2,7 @@
 //! Arguments of requests.
 
 use capstream_abi::KEY_LEN;
-use capstream_core::requests::{FileStats, Message, StreamStats};
+use capstream_core::requests::{BellStats, FileStats, Message, StreamStats};
 use capstream_core::{Errno, Key, Result};
 use kernel::types::AsBytes;
 use kernel::uaccess::UserSlice;
@@ -27,19 +27,31 @@ pub(crate) fn key(address: usize) -> Result<Key> {
     Key::new(&bytes)
 }
 
+/// A number that the calling program wrote. `EFAULT`.
+pub(crate) fn number(address: usize) -> Result<u64> {
+    let mut bytes = [0; size_of::<u64>()];
+    UserSlice::new(address, bytes.len())
+        .reader()
+        .read_slice(&mut bytes)
+        .map_err(|_| Errno::FAULT)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// What a program can be told: an integer, or a structure of the public header.
 ///
 /// # Safety
 /// It is made of integers without gaps between them.
 pub(crate) unsafe trait Answer {}
 // SAFETY: an integer.
-unsafe impl Answer for usize {}
+unsafe impl Answer for u64 {}
 // SAFETY: made of integers without gaps, which the tests of the core check.
 unsafe impl Answer for Message {}
 // SAFETY: as above.
 unsafe impl Answer for StreamStats {}
 // SAFETY: as above.
 unsafe impl Answer for FileStats {}
+// SAFETY: as above.
+unsafe impl Answer for BellStats {}
 
 #[repr(transparent)]
 struct Bytes<T>(T);

@@ -4,14 +4,17 @@
 //! A device kind is a type that implements [`Device`]; [`Kind`] is its line in the driver's table. The kernel's `file_operations` are made
 //! from the trait, and are the only unsafe part.
 
+use capstream_core::requests::MINORS;
 use capstream_core::Errno;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::BitOr;
 use kernel::bindings;
+use kernel::error::Error;
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use kernel::prelude::*;
 
+use crate::nodes::Nodes;
 use crate::wait_queue::WaitQueue;
 
 /// `minor` is in the low 20 bits of a device number.
@@ -80,7 +83,7 @@ pub(crate) struct Opened {
     pub(crate) nonblock: bool,
 }
 
-/// A device kind; a value is one node. Addresses are those of the calling program.
+/// A device kind; a value is one node. Addresses are those of the calling program. What a kind does not have it leaves out.
 pub(crate) trait Device: Send + Sync + Sized + 'static {
     /// The driver's name in `/proc/devices`.
     const NAME: &'static CStr;
@@ -90,42 +93,68 @@ pub(crate) trait Device: Send + Sync + Sized + 'static {
     const FIRST_REQUEST: u32;
     /// Its major number.
     const MAJOR: u32;
-    /// How many minors it has.
-    const MINORS: u32;
+    /// What its nodes in `/cap` are called; a number follows.
+    const NODE: &'static str;
+    /// How many nodes there are in `/cap`.
+    const NODE_COUNT: u32;
+    /// The option of the kernel's command line that says another number: `capstream.NAME=NUMBER`.
+    const NODE_COUNT_OPTION: &'static str;
     /// Whether it has a file offset.
-    const SEEKABLE: bool;
+    const SEEKABLE: bool = false;
 
-    /// The node with this minor, less than [`Device::MINORS`].
-    fn node(minor: u32) -> Result<&'static Self>;
+    /// Where its nodes are kept: a static of the kind.
+    fn nodes() -> &'static Nodes<Self>;
+    /// Makes the node with this minor, when it is first opened.
+    fn new(minor: u32) -> Result<impl PinInit<Self, Error>>;
+
     /// `ioctl(2)`. `ENOTTY` for a request that it does not have.
     fn request(
         &'static self,
-        opened: Opened,
-        request: u32,
-        argument: usize,
-    ) -> capstream_core::Result<()>;
+        _opened: Opened,
+        _request: u32,
+        _argument: usize,
+    ) -> capstream_core::Result<()> {
+        Err(Errno::NOTTY)
+    }
     /// `read(2)`; moves the offset on.
     fn read(
         &'static self,
-        opened: Opened,
-        offset: &mut i64,
-        address: usize,
-        len: usize,
-    ) -> capstream_core::Result<usize>;
+        _opened: Opened,
+        _offset: &mut i64,
+        _address: usize,
+        _len: usize,
+    ) -> capstream_core::Result<usize> {
+        Err(Errno::INVAL)
+    }
     /// `write(2)`; moves the offset on.
     fn write(
         &'static self,
-        opened: Opened,
-        offset: &mut i64,
-        address: usize,
-        len: usize,
-    ) -> capstream_core::Result<usize>;
+        _opened: Opened,
+        _offset: &mut i64,
+        _address: usize,
+        _len: usize,
+    ) -> capstream_core::Result<usize> {
+        Err(Errno::INVAL)
+    }
     /// `lseek(2)`, only for a [`Device::SEEKABLE`] kind: the new offset.
-    fn seek(&'static self, current: i64, offset: i64, whence: i32) -> capstream_core::Result<i64>;
+    fn seek(
+        &'static self,
+        _current: i64,
+        _offset: i64,
+        _whence: i32,
+    ) -> capstream_core::Result<i64> {
+        Err(Errno::INVAL)
+    }
     /// `poll(2)`.
-    fn poll(&'static self, table: &PollTable) -> PollMask;
+    fn poll(&'static self, _table: &PollTable) -> PollMask {
+        PollMask::READABLE | PollMask::WRITABLE
+    }
     /// The last user of an open file closed it.
-    fn closed(&'static self);
+    fn closed(&'static self) {}
+    /// There was a capability interrupt: something happened to this node, to a peer, or to a key. Called by the handler.
+    fn interrupt(&'static self) {}
+    /// The last task of a program left its memory, see [`capstream_core::Kernel::space`]. May sleep.
+    fn left(&'static self, _space: usize) {}
 }
 
 /// A line in the driver's table.
@@ -137,8 +166,15 @@ pub(crate) struct Kind {
     pub(crate) first_request: u32,
     /// Its major number.
     pub(crate) major: u32,
-    minors: u32,
+    /// What its nodes are called.
+    pub(crate) node: &'static str,
+    /// How many there are unless the command line says otherwise.
+    pub(crate) node_count: u32,
+    /// How the command line says it.
+    pub(crate) node_count_option: &'static str,
     operations: &'static bindings::file_operations,
+    interrupt: fn(),
+    left: fn(usize),
 }
 
 // SAFETY: everything in it is constant; the pointers in the operations are null or to functions.
@@ -152,8 +188,20 @@ impl Kind {
             title: T::TITLE,
             first_request: T::FIRST_REQUEST,
             major: T::MAJOR,
-            minors: T::MINORS,
+            node: T::NODE,
+            node_count: T::NODE_COUNT,
+            node_count_option: T::NODE_COUNT_OPTION,
             operations: Operations::<T>::TABLE,
+            interrupt: || {
+                for node in T::nodes().opened() {
+                    node.interrupt();
+                }
+            },
+            left: |space| {
+                for node in T::nodes().opened() {
+                    node.left(space);
+                }
+            },
         }
     }
 
@@ -164,11 +212,21 @@ impl Kind {
             bindings::__register_chrdev(
                 self.major,
                 0,
-                self.minors,
+                MINORS,
                 self.name.as_char_ptr(),
                 self.operations,
             )
         })
+    }
+
+    /// [`Device::interrupt`] of all nodes that were opened.
+    pub(crate) fn interrupt(&self) {
+        (self.interrupt)();
+    }
+
+    /// [`Device::left`] of all nodes that were opened.
+    pub(crate) fn left(&self, space: usize) {
+        (self.left)(space);
     }
 }
 
@@ -230,7 +288,7 @@ impl<T: Device> Operations<T> {
         // SAFETY: the kernel opens a node of this device: the inode is valid and has a device number.
         let device = unsafe { (*inode).i_rdev };
         let minor = device & ((1 << MINOR_BITS) - 1);
-        match T::node(minor) {
+        match T::nodes().get(minor, || T::new(minor)) {
             Ok(node) => {
                 // SAFETY: the file is being opened and nobody else sees it; its private data is the driver's.
                 unsafe {

@@ -22,7 +22,9 @@ impl<T> Exclusive<T> {
     }
 }
 
-impl<T> Lock<T> for Exclusive<T> {
+impl<T> Lock for Exclusive<T> {
+    type State = T;
+
     fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         work(&mut self.mutex.lock())
     }

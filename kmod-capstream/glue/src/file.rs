@@ -11,12 +11,13 @@ use kernel::prelude::*;
 use crate::argument;
 use crate::chrdev::{Device, Opened, PollMask, PollTable};
 use crate::exclusive::{boxed, Exclusive};
+use crate::interrupt;
 use crate::monitor::Host;
 use crate::nodes::Nodes;
 use crate::surroundings::Surroundings;
 use crate::user_pages::UserPages;
 
-static NODES: Nodes<FileNode, { requests::MINORS as usize }> = Nodes::new();
+static NODES: Nodes<FileNode> = Nodes::new();
 
 /// A node.
 #[pin_data]
@@ -28,14 +29,6 @@ pub(crate) struct FileNode {
 }
 
 impl FileNode {
-    fn new() -> Result<impl PinInit<FileNode, Error>> {
-        let state = boxed(|| const { State::new() })?;
-        Ok(try_pin_init!(FileNode {
-            state <- Exclusive::new(state),
-            surroundings <- Surroundings::new(),
-        }))
-    }
-
     fn file(&self) -> File<'_, Surroundings, Host, Exclusive<State<UserPages>>> {
         File {
             state: &self.state,
@@ -50,11 +43,21 @@ impl Device for FileNode {
     const TITLE: &'static str = "CAP_FILE";
     const FIRST_REQUEST: u32 = request::SET_SIZE;
     const MAJOR: u32 = requests::FILE_MAJOR;
-    const MINORS: u32 = requests::MINORS;
+    const NODE: &'static str = "cf";
+    const NODE_COUNT: u32 = 2;
+    const NODE_COUNT_OPTION: &'static str = "files";
     const SEEKABLE: bool = true;
 
-    fn node(minor: u32) -> Result<&'static FileNode> {
-        NODES.get(minor, FileNode::new)
+    fn nodes() -> &'static Nodes<FileNode> {
+        &NODES
+    }
+
+    fn new(_minor: u32) -> Result<impl PinInit<FileNode, Error>> {
+        let state = boxed(|| const { State::new() })?;
+        Ok(try_pin_init!(FileNode {
+            state <- Exclusive::new(state),
+            surroundings <- Surroundings::new(),
+        }))
     }
 
     fn request(&'static self, opened: Opened, number: u32, argument: usize) -> CoreResult<()> {
@@ -103,9 +106,14 @@ impl Device for FileNode {
             .seek(current, offset, Whence::from_number(whence)?)
     }
 
-    fn poll(&'static self, _table: &PollTable) -> PollMask {
-        PollMask::READABLE | PollMask::WRITABLE
+    fn poll(&'static self, table: &PollTable) -> PollMask {
+        if let Some(peers) = interrupt::peers() {
+            table.watch(peers);
+        }
+        PollMask::READABLE | PollMask::WRITABLE | PollMask::HANGUP.when(self.file().is_stale())
     }
 
-    fn closed(&'static self) {}
+    fn left(&'static self, space: usize) {
+        self.file().left(space);
+    }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The capability interrupt: something happened to an endpoint of ours, to a peer, or to a key.
 //!
-//! The handler counts, wakes whoever waits for a peer or a key, and lets each endpoint look at what portals left. It takes no lock but those of
+//! The handler counts, wakes whoever waits for a peer or a key, and lets each node look at what portals left. It takes no lock but those of
 //! wait queues.
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +12,8 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use spin::Once;
 
-use crate::stream;
 use crate::wait_queue::WaitQueue;
+use crate::KINDS;
 
 /// `IRQ_HANDLED`.
 const IRQ_HANDLED: c_uint = 1;
@@ -69,6 +69,8 @@ unsafe extern "C" fn handle(_irq: c_int, _device: *mut c_void) -> c_uint {
     if let Some(queue) = peers() {
         queue.wake_all();
     }
-    stream::interrupt();
+    for kind in KINDS {
+        kind.interrupt();
+    }
     IRQ_HANDLED
 }

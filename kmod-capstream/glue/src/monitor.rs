@@ -5,7 +5,7 @@ use capstream_abi::{FileInfo, Hostcall, PROBE_NOTIFY};
 use capstream_core::errno::from_return;
 use capstream_core::gate::Gate;
 use capstream_core::monitor::{Notify, Operation};
-use capstream_core::{Key, Monitor, Result, Shared};
+use capstream_core::{Key, Monitor, Portal, Result, Shared};
 use cty::{c_long, c_ulong};
 
 extern "C" {
@@ -36,11 +36,11 @@ unsafe fn hostcall<const N: usize>(number: Hostcall, arguments: [u64; N]) -> Res
     from_return(unsafe { lkl_hostcall(number as c_ulong, a0, a1, a2, a3, a4, a5) })
 }
 
-/// The portal of all endpoints; the cookie tells which. Runs on a sender's thread.
+/// The portal of all endpoints of a kind; the cookie tells which. Runs on a caller's thread.
 ///
 /// # Safety
-/// Called by the monitor with a cookie that [`Host::stream_advertise`] gave it, and the gate of the thread.
-unsafe extern "C" fn portal(
+/// Called by the monitor with a cookie that [`Host::advertise`] gave it for this kind, and the gate of the thread.
+unsafe extern "C" fn portal<P: Portal>(
     cookie: usize,
     operation: u64,
     len: u64,
@@ -48,7 +48,7 @@ unsafe extern "C" fn portal(
     gate: usize,
 ) -> i64 {
     // SAFETY: the cookie is the address of an endpoint's shared part, which is never moved or freed.
-    let shared = unsafe { &*(cookie as *const Shared) };
+    let shared = unsafe { &*(cookie as *const Shared<P>) };
     // SAFETY: the gate is this thread's, and is not kept.
     let gate = unsafe { Gate::new(gate) };
     shared.portal(operation, len, sender, &gate)
@@ -65,8 +65,8 @@ fn flags(notify: Notify) -> u64 {
 pub(crate) struct Host;
 
 impl Monitor for Host {
-    fn stream_advertise(&self, endpoint: &Shared, key: &Key) -> Result<u64> {
-        let entry: capstream_abi::Portal = portal;
+    fn advertise<P: Portal>(&self, endpoint: &Shared<P>, key: &Key) -> Result<u64> {
+        let entry: capstream_abi::Portal = portal::<P>;
         let cookie = core::ptr::from_ref(endpoint) as u64;
         let key = key.padded();
         // SAFETY: the key is valid for the call; endpoints of this driver are never moved or freed.
@@ -78,15 +78,21 @@ impl Monitor for Host {
                     cookie,
                     key.as_ptr() as u64,
                     u64::from(endpoint.device()),
+                    P::CLASS,
                 ],
             )
         }
     }
 
-    fn stream_probe(&self, key: &Key, notify: Notify) -> Result<u64> {
+    fn probe(&self, class: u64, key: &Key, notify: Notify) -> Result<u64> {
         let key = key.padded();
         // SAFETY: the key is valid for the call.
-        unsafe { hostcall(Hostcall::StreamProbe, [key.as_ptr() as u64, flags(notify)]) }
+        unsafe {
+            hostcall(
+                Hostcall::StreamProbe,
+                [key.as_ptr() as u64, flags(notify), class],
+            )
+        }
     }
 
     fn wait(&self, handle: u64) -> Result<()> {
@@ -104,7 +110,7 @@ impl Monitor for Host {
         unsafe {
             hostcall(
                 Hostcall::Call,
-                [handle, address as u64, len as u64, operation as u64],
+                [handle, address as u64, len as u64, operation.number()],
             )
         }
     }

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The nodes of one device kind, made when they are first opened and never freed.
 
+use capstream_core::requests::MINORS;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::alloc::flags::GFP_KERNEL;
 use kernel::error::Error;
 use kernel::prelude::*;
 use spin::Once;
 
-/// A node for each of `N` minors.
-pub(crate) struct Nodes<T, const N: usize> {
-    nodes: [Once<Pin<KBox<T>>>; N],
+/// A node for each minor.
+pub(crate) struct Nodes<T> {
+    nodes: [Once<Pin<KBox<T>>>; MINORS as usize],
     /// No node at or above this minor was ever opened.
     end: AtomicUsize,
 }
 
-impl<T, const N: usize> Nodes<T, N> {
+impl<T> Nodes<T> {
     /// None made yet.
-    pub(crate) const fn new() -> Nodes<T, N> {
+    pub(crate) const fn new() -> Nodes<T> {
         Nodes {
-            nodes: [const { Once::new() }; N],
+            nodes: [const { Once::new() }; MINORS as usize],
             end: AtomicUsize::new(0),
         }
     }

@@ -1,78 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `/cap/chN`: messages into buffers that the receiver registered.
 
+use capstream_core::endpoint::Mode;
+use capstream_core::inbox::Inbox;
 use capstream_core::requests::{self, stream as request};
-use capstream_core::stream::{Mode, State};
-use capstream_core::{Errno, Result as CoreResult, Shared, Stream};
+use capstream_core::stream::{Buffers, Shared, State};
+use capstream_core::{Errno, Result as CoreResult};
 use kernel::c_str;
 use kernel::error::Error;
 use kernel::prelude::*;
 
 use crate::argument;
 use crate::chrdev::{Device, Opened, PollMask, PollTable};
-use crate::exclusive::{boxed, Exclusive};
-use crate::interrupt;
-use crate::monitor::Host;
+use crate::endpoint::EndpointNode;
+use crate::exclusive::boxed;
 use crate::nodes::Nodes;
 use crate::surroundings::Surroundings;
-use crate::user_pages::UserPages;
 
-static NODES: Nodes<StreamNode, { requests::MINORS as usize }> = Nodes::new();
+static NODES: Nodes<StreamNode> = Nodes::new();
 
 /// An endpoint.
-#[pin_data]
-pub(crate) struct StreamNode {
-    /// In a box, since portals know its address.
-    shared: KBox<Shared>,
-    #[pin]
-    state: Exclusive<State<UserPages>>,
-    #[pin]
-    surroundings: Surroundings,
-}
-
-impl StreamNode {
-    fn new(minor: u32) -> Result<impl PinInit<StreamNode, Error>> {
-        let mut shared = boxed(|| const { Shared::new() })?;
-        shared.set_device(minor);
-        let state = boxed(|| const { State::new() })?;
-        Ok(try_pin_init!(StreamNode {
-            shared,
-            state <- Exclusive::new(state),
-            surroundings <- Surroundings::new(),
-        }))
-    }
-
-    fn stream(&self) -> Stream<'_, Surroundings, Host, Exclusive<State<UserPages>>> {
-        Stream {
-            shared: &self.shared,
-            state: &self.state,
-            kernel: &self.surroundings,
-            monitor: &Host,
-        }
-    }
-}
-
-/// Lets every endpoint look at what portals left; called by the interrupt handler.
-pub(crate) fn interrupt() {
-    for node in NODES.opened() {
-        node.stream().interrupt();
-    }
-}
+pub(crate) type StreamNode = EndpointNode<Inbox, Buffers<Surroundings>>;
 
 impl Device for StreamNode {
     const NAME: &'static CStr = c_str!("cap_stream");
     const TITLE: &'static str = "CAP_STREAM_HOST";
     const FIRST_REQUEST: u32 = request::SET_SIZE;
     const MAJOR: u32 = requests::STREAM_MAJOR;
-    const MINORS: u32 = requests::MINORS;
-    const SEEKABLE: bool = false;
+    const NODE: &'static str = "ch";
+    const NODE_COUNT: u32 = 4;
+    const NODE_COUNT_OPTION: &'static str = "streams";
 
-    fn node(minor: u32) -> Result<&'static StreamNode> {
-        NODES.get(minor, || StreamNode::new(minor))
+    fn nodes() -> &'static Nodes<StreamNode> {
+        &NODES
+    }
+
+    fn new(minor: u32) -> Result<impl PinInit<StreamNode, Error>> {
+        let shared = boxed(|| const { Shared::new(Inbox::new()) })?;
+        let state = boxed(|| const { State::new(Buffers::new()) })?;
+        Ok(EndpointNode::new(minor, shared, state))
     }
 
     fn request(&'static self, opened: Opened, number: u32, argument: usize) -> CoreResult<()> {
-        let stream = self.stream();
+        let stream = self.endpoint();
         match number {
             request::SET_SIZE => stream.set_size(argument::int(argument).into()),
             request::ADV => stream.advertise(argument::key(argument)?),
@@ -103,7 +73,7 @@ impl Device for StreamNode {
         address: usize,
         len: usize,
     ) -> CoreResult<usize> {
-        self.stream().read(address, len, opened.nonblock)
+        self.endpoint().read(address, len, opened.nonblock)
     }
 
     fn write(
@@ -113,25 +83,23 @@ impl Device for StreamNode {
         address: usize,
         len: usize,
     ) -> CoreResult<usize> {
-        self.stream().write(address, len, opened.nonblock)
-    }
-
-    fn seek(&'static self, _current: i64, _offset: i64, _whence: i32) -> CoreResult<i64> {
-        Err(Errno::INVAL)
+        self.endpoint().write(address, len, opened.nonblock)
     }
 
     fn poll(&'static self, table: &PollTable) -> PollMask {
-        table.watch(&self.surroundings.queue);
-        if let Some(peers) = interrupt::peers() {
-            table.watch(peers);
-        }
-        let readiness = self.stream().poll();
-        PollMask::READABLE.when(readiness.readable)
-            | PollMask::WRITABLE.when(readiness.writable)
-            | PollMask::HANGUP.when(readiness.hangup)
+        self.watch(table);
+        self.endpoint().poll().into()
     }
 
     fn closed(&'static self) {
-        self.stream().closed();
+        self.endpoint().closed();
+    }
+
+    fn interrupt(&'static self) {
+        self.endpoint().interrupt();
+    }
+
+    fn left(&'static self, space: usize) {
+        self.endpoint().left(space);
     }
 }

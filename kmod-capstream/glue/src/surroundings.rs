@@ -3,12 +3,14 @@
 
 use capstream_core::kernel::{Access, Depth, Event, Range};
 use capstream_core::{Errno, Kernel, Result};
+use core::sync::atomic::{AtomicU32, Ordering};
 use kernel::prelude::*;
 use kernel::time::Ktime;
+use spin::Once;
 
 use crate::user_pages::{self, UserPages};
 use crate::wait_queue::WaitQueue;
-use crate::{interrupt, processor};
+use crate::{command_line, interrupt, processor};
 
 /// The kernel around a node.
 #[pin_data]
@@ -25,11 +27,48 @@ impl Surroundings {
     }
 }
 
+/// Receive buffers that are queued at all nodes of this cVM.
+static QUEUED: AtomicU32 = AtomicU32::new(0);
+
+/// One of them.
+pub(crate) struct Place(());
+
+impl Place {
+    /// One more, up to what `capstream.buffers=NUMBER` on the command line allows.
+    fn take() -> Result<Place> {
+        static MOST: Once<u32> = Once::new();
+        let most = *MOST.call_once(|| command_line::number("buffers").unwrap_or(u32::MAX));
+        QUEUED
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
+                (queued < most).then_some(queued + 1)
+            })
+            .map(|_| Place(()))
+            .map_err(|_| Errno::NOBUFS)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        QUEUED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Kernel for Surroundings {
     type Pin = UserPages;
+    type Place = Place;
 
     fn wake(&self) {
         self.queue.wake_all();
+    }
+
+    fn wake_callers(&self) {
+        if let Some(peers) = interrupt::peers() {
+            peers.wake_all();
+        }
+    }
+
+    fn place(&self) -> Result<Place> {
+        Place::take()
     }
 
     fn sleep(

@@ -4,7 +4,9 @@
 use capstream_core::kernel::{Access, Range};
 use capstream_core::{Errno, Result};
 use core::ptr::NonNull;
-use cty::{c_ulong, c_void};
+use cty::{c_int, c_ulong, c_void};
+
+use crate::KINDS;
 
 extern "C" {
     // In user_pages.c.
@@ -14,6 +16,20 @@ extern "C" {
     fn capstream_pin_alive(pin: *const c_void) -> bool;
     fn capstream_copy_out(pin: *const c_void, to: c_ulong, len: c_ulong) -> c_ulong;
     fn capstream_space() -> c_ulong;
+    fn capstream_watch_memory(left: extern "C" fn(c_ulong)) -> c_int;
+}
+
+/// Begins to be told when a program has left its memory.
+pub(crate) fn init() -> kernel::error::Result<()> {
+    // SAFETY: no preconditions; called once.
+    kernel::error::to_result(unsafe { capstream_watch_memory(left) })
+}
+
+/// The last task of a program left its memory, whose pages are freed next; may sleep.
+extern "C" fn left(space: c_ulong) {
+    for kind in KINDS {
+        kind.left(space as usize);
+    }
 }
 
 /// Pinned memory, released when it is dropped.

@@ -5,15 +5,21 @@ use capstream_core::kernel::Depth;
 use capstream_core::{Errno, Result};
 use core::mem::MaybeUninit;
 use core::ptr;
+use cty::c_int;
 use kernel::bindings;
 use kernel::c_str;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
-/// Nanoseconds of a jiffy.
-const JIFFY_NS: u64 = 1_000_000_000 / bindings::HZ as u64;
+/// The time counts from now.
+const HRTIMER_MODE_REL: c_int = 1;
 /// `TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE`: whom a wake is for.
 const TASK_NORMAL: u32 = bindings::TASK_INTERRUPTIBLE | bindings::TASK_UNINTERRUPTIBLE;
+
+extern "C" {
+    // A `ktime_t` is a 64 bit number of nanoseconds.
+    fn schedule_hrtimeout(expires: *mut i64, mode: c_int) -> c_int;
+}
 
 /// A queue of sleeping tasks.
 ///
@@ -94,9 +100,9 @@ impl WaitQueue {
                     if left == 0 {
                         break Err(Errno::TIMEDOUT);
                     }
-                    let jiffies = left.div_ceil(JIFFY_NS);
-                    // SAFETY: as above.
-                    unsafe { bindings::schedule_timeout(jiffies as _) };
+                    let mut left = i64::try_from(left).unwrap_or(i64::MAX);
+                    // SAFETY: as above; the time is memory of this function.
+                    unsafe { schedule_hrtimeout(&mut left, HRTIMER_MODE_REL) };
                 }
             }
         };

@@ -200,7 +200,10 @@ fn verbose() {
         "clocksource: lkl",
         "CAP_FILE INIT 43 4004e201",
         "CAP_STREAM_HOST INIT 45 4004e401",
+        "CAP_BELL INIT 50 4004e601",
+        "creating /cap/cf1 1",
         "creating /cap/ch1 1",
+        "creating /cap/cg1 1",
     ] {
         assert!(
             outcome.contains(expected),

@@ -43,8 +43,12 @@ fn capfile_of_two_users() {
 }
 
 fn shared(name: &str, publish: &str, publisher_first: bool) {
+    shared_with(name, publish, "use", publisher_first);
+}
+
+fn shared_with(name: &str, publish: &str, user: &str, publisher_first: bool) {
     let publisher = Cvm::new("publisher", &format!("/ld.so /tests/file_share {publish}"));
-    let user = Cvm::new("user", "/ld.so /tests/file_share use");
+    let user = Cvm::new("user", &format!("/ld.so /tests/file_share {user}"));
     let (first, second) = if publisher_first {
         (publisher, user)
     } else {
@@ -71,4 +75,11 @@ fn shared_until_revoked_user_first() {
 #[test]
 fn shared_until_publisher_ends() {
     shared("shared_until_publisher_ends", "publish-and-end", true);
+}
+
+/// A poll that waits is told that a range was taken back, and that its publisher's cVM has ended.
+#[test]
+fn poll_tells_the_end() {
+    shared_with("poll_tells_a_revocation", "publish", "watch", true);
+    shared_with("poll_tells_an_end", "publish-and-end", "watch", true);
 }

@@ -8,6 +8,7 @@
     reason = "a test ends by a panic that says what is wrong"
 )]
 
+mod bells;
 mod client;
 mod configuration;
 mod disks;

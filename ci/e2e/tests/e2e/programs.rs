@@ -13,7 +13,7 @@ macro_rules! programs {
 
 programs! {
     /// Nodes of `/cap`, and the file systems around.
-    devices "/ld.so /tests/devices" 20;
+    devices "/ld.so /tests/devices" 22;
     /// Each errno that the requests of CAP_Stream promise.
     stream_errors "/ld.so /tests/stream_errors" 68;
     /// Each errno that the requests of CAP_File promise, and offsets.
@@ -26,6 +26,10 @@ programs! {
     stream_poll "/ld.so /tests/stream_poll" 16;
     /// Order, contents, counters, reset, several senders.
     stream_queue "/ld.so /tests/stream_queue" 43;
+    /// Bells: each errno, counts, poll, waits, several ringers, reset.
+    bell "/ld.so /tests/bell" 70;
+    /// The end of a program takes back its queued buffers and its published ranges.
+    program_ends "/ld.so /tests/program_ends" 36;
     /// `EFAULT` from system calls of every kind.
     bad_pointers "/ld.so /tests/bad_pointers" 112;
     /// vfork, exec, posix_spawn, wait.
@@ -64,6 +68,18 @@ fn hello() {
     for argument in ["argument 1: one", "argument 2: two words", "argument 3: "] {
         assert!(lines.contains(&argument), "no '{argument}' in {lines:?}");
     }
+}
+
+/// How many buffers a kernel may have queued at all nodes together is said on its command line.
+#[test]
+fn stream_buffers() {
+    let outcome = runs::succeed(
+        &Deployment::new("stream_buffers")
+            .cvm(Cvm::new("alone", "/ld.so /tests/stream_buffers 3"))
+            .argument("--kernel-args")
+            .argument("capstream.buffers=3"),
+    );
+    runs::assert_checks(outcome.output(), 12, &outcome.printed());
 }
 
 /// A static executable needs no loader.

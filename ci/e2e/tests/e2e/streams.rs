@@ -153,6 +153,24 @@ fn receiver_leaves() {
     runs::assert_checks(outcome.output_of("sender"), 4, &outcome.printed());
 }
 
+/// A sender whose receiver's cVM ended probes again, at the same node, and goes on with the next receiver.
+#[test]
+fn sender_reconnects() {
+    const RECEIVERS: usize = 3;
+    let mut deployment = Deployment::new("sender_reconnects").cvm(Cvm::new(
+        "sender",
+        &format!("/ld.so /tests/stream_peer reconnect {RECEIVERS}"),
+    ));
+    for receiver in 0..RECEIVERS {
+        // Each after the one before has ended.
+        let name = format!("receiver{receiver}");
+        deployment =
+            deployment.cvm(Cvm::new(&name, "/ld.so /tests/stream_peer leave 100").wait(-1));
+    }
+    let outcome = runs::succeed(&deployment);
+    runs::assert_checks(outcome.output_of("sender"), 14, &outcome.printed());
+}
+
 /// A receiver goes on when one of its senders crashed, and its key and buffers still serve the next.
 #[test]
 fn sender_crashes() {

@@ -11,11 +11,15 @@
 )]
 
 use capstream_abi::FileInfo;
+use capstream_core::bell::Counter;
 use capstream_core::errno::from_return;
+use capstream_core::inbox::Inbox;
 use capstream_core::kernel::{Access, Depth, Event, Range};
 use capstream_core::monitor::{Notify, Operation};
+use capstream_core::stream::{Buffers, Stream};
 use capstream_core::{
-    Errno, File, Kernel, Key, Lock, Monitor, PortalCalls, Result, Shared, Stream, file, stream,
+    Bell, Errno, File, Kernel, Key, Lock, Monitor, Portal, PortalCalls, Result, Shared, bell, file,
+    stream,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -31,7 +35,9 @@ impl<T> HostLock<T> {
     }
 }
 
-impl<T> Lock<T> for HostLock<T> {
+impl<T> Lock for HostLock<T> {
+    type State = T;
+
     fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         work(&mut self.0.lock().unwrap())
     }
@@ -56,6 +62,23 @@ impl Drop for HostPin {
     }
 }
 
+/// A queued buffer; counts itself.
+pub struct HostPlace(Arc<AtomicUsize>);
+
+impl Drop for HostPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A node with a portal.
+trait Node: Send + Sync {
+    fn portal(&self, operation: u64, len: u64, sender: u64, calls: &InPortal<'_>) -> i64;
+    fn interrupt(&self);
+    fn left(&self, space: usize);
+    fn cvm(&self) -> &Cvm;
+}
+
 /// One kernel: its interrupt, its one queue of sleepers, and the program that runs now.
 pub struct Cvm {
     world: Arc<World>,
@@ -71,7 +94,10 @@ pub struct Cvm {
     /// Ranges that are not the program's memory.
     unmapped: Mutex<Vec<Range>>,
     pub pins: Arc<AtomicUsize>,
-    streams: Mutex<Vec<Weak<Endpoint>>>,
+    /// Buffers that are queued, and how many may be.
+    pub places: Arc<AtomicUsize>,
+    pub most_places: AtomicUsize,
+    nodes: Mutex<Vec<Weak<dyn Node>>>,
     /// How many tasks sleep at the moment.
     pub sleeping: AtomicU32,
     pub interrupts: AtomicU64,
@@ -91,7 +117,9 @@ impl Cvm {
             program: Mutex::new(Arc::new(AtomicBool::new(true))),
             unmapped: Mutex::new(Vec::new()),
             pins: Arc::new(AtomicUsize::new(0)),
-            streams: Mutex::new(Vec::new()),
+            places: Arc::new(AtomicUsize::new(0)),
+            most_places: AtomicUsize::new(usize::MAX),
+            nodes: Mutex::new(Vec::new()),
             sleeping: AtomicU32::new(0),
             interrupts: AtomicU64::new(0),
             start: Instant::now(),
@@ -100,10 +128,18 @@ impl Cvm {
 
     /// The program ends and another is started.
     pub fn exec(&self) {
-        let mut program = self.program.lock().unwrap();
-        program.store(false, Ordering::SeqCst);
-        *program = Arc::new(AtomicBool::new(true));
+        self.program.lock().unwrap().store(false, Ordering::SeqCst);
+        let space = self.space();
+        for node in self.nodes() {
+            node.left(space);
+        }
+        *self.program.lock().unwrap() = Arc::new(AtomicBool::new(true));
         self.space.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn nodes(&self) -> Vec<Arc<dyn Node>> {
+        let nodes = self.nodes.lock().unwrap();
+        nodes.iter().filter_map(Weak::upgrade).collect()
     }
 
     pub fn unmap(&self, address: usize, len: usize) {
@@ -133,15 +169,8 @@ impl Cvm {
     fn interrupt(&self) {
         self.interrupts.fetch_add(1, Ordering::SeqCst);
         self.events.fetch_add(1, Ordering::SeqCst);
-        let streams: Vec<_> = self
-            .streams
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for stream in streams {
-            stream.stream().interrupt();
+        for node in self.nodes() {
+            node.interrupt();
         }
         self.wake_sleepers();
     }
@@ -149,9 +178,24 @@ impl Cvm {
 
 impl Kernel for Cvm {
     type Pin = HostPin;
+    type Place = HostPlace;
 
     fn wake(&self) {
         self.wake_sleepers();
+    }
+
+    fn wake_callers(&self) {
+        self.wake_sleepers();
+    }
+
+    fn place(&self) -> Result<HostPlace> {
+        let most = self.most_places.load(Ordering::SeqCst);
+        if self.places.fetch_add(1, Ordering::SeqCst) < most {
+            Ok(HostPlace(self.places.clone()))
+        } else {
+            self.places.fetch_sub(1, Ordering::SeqCst);
+            Err(Errno::NOBUFS)
+        }
     }
 
     fn sleep(
@@ -237,8 +281,9 @@ impl Kernel for Cvm {
 
 /// An endpoint that a key leads to.
 struct Published {
+    class: u64,
     key: Key,
-    owner: Weak<Endpoint>,
+    owner: Weak<dyn Node>,
     /// Senders in the portal, and whether more may enter.
     calls: Mutex<(u32, bool)>,
     left: Condvar,
@@ -279,6 +324,12 @@ pub struct World {
     pub unreadable: AtomicUsize,
     /// How many calls more find no free portal.
     pub busy: AtomicU32,
+    /// How many deliveries more are beyond what may be sent.
+    pub over_quota: AtomicU32,
+    /// Keys that nobody may use begin with this byte; 0 for none.
+    pub refused: AtomicU32,
+    /// Whether portals do not return in time.
+    pub stuck: AtomicBool,
     /// Fetches that were tried.
     pub fetches: AtomicU64,
     /// While set, fetches wait.
@@ -319,12 +370,12 @@ impl World {
 pub struct Host {
     world: Arc<World>,
     cvm: Arc<Cvm>,
-    endpoint: Weak<Endpoint>,
+    endpoint: Weak<dyn Node>,
 }
 
 struct InPortal<'a> {
     world: &'a World,
-    owner: &'a Endpoint,
+    owner: &'a dyn Node,
     message: Range,
 }
 
@@ -351,18 +402,24 @@ impl PortalCalls for InPortal<'_> {
     }
 
     fn wake(&self, _id: u64) {
-        self.owner.cvm.interrupt();
+        self.owner.cvm().interrupt();
     }
 }
 
 impl Monitor for Host {
-    fn stream_advertise(&self, _endpoint: &Shared, key: &Key) -> Result<u64> {
+    fn advertise<P: Portal>(&self, _endpoint: &Shared<P>, key: &Key) -> Result<u64> {
+        self.permit(key)?;
         let mut tables = self.world.tables.lock().unwrap();
-        if tables.endpoints.values().any(|other| other.key == *key) {
+        if tables
+            .endpoints
+            .values()
+            .any(|other| other.class == P::CLASS && other.key == *key)
+        {
             return Err(Errno::ADDRINUSE);
         }
         let id = tables.number();
         let published = Published {
+            class: P::CLASS,
             key: key.clone(),
             owner: self.endpoint.clone(),
             calls: Mutex::new((0, true)),
@@ -375,12 +432,13 @@ impl Monitor for Host {
         Ok(id)
     }
 
-    fn stream_probe(&self, key: &Key, notify: Notify) -> Result<u64> {
+    fn probe(&self, class: u64, key: &Key, notify: Notify) -> Result<u64> {
+        self.permit(key)?;
         let mut tables = self.world.tables.lock().unwrap();
         let found = tables
             .endpoints
             .values()
-            .find(|other| other.key == *key)
+            .find(|other| other.class == class && other.key == *key)
             .cloned();
         match found {
             Some(published) => {
@@ -428,12 +486,16 @@ impl Monitor for Host {
 
     fn call(&self, handle: u64, address: usize, len: usize, operation: Operation) -> Result<u64> {
         let published = self.published(handle)?;
-        let busy = &self.world.busy;
-        if busy
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
-            .is_ok()
-        {
+        let one_more = |count: &AtomicU32| {
+            count
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                .is_ok()
+        };
+        if one_more(&self.world.busy) {
             return Err(Errno::BUSY);
+        }
+        if operation == Operation::Deliver && one_more(&self.world.over_quota) {
+            return Err(Errno::DQUOT);
         }
         {
             let mut calls = published.calls.lock().unwrap();
@@ -448,16 +510,18 @@ impl Monitor for Host {
             Some(owner) => {
                 let calls = InPortal {
                     world: &self.world,
-                    owner,
+                    owner: &**owner,
                     message: Range { address, len },
                 };
-                owner
-                    .shared
-                    .portal(operation as u64, len as u64, handle, &calls)
+                owner.portal(operation.number(), len as u64, handle, &calls)
             }
         };
         published.calls.lock().unwrap().0 -= 1;
         published.left.notify_all();
+        if self.world.stuck.load(Ordering::SeqCst) {
+            published.calls.lock().unwrap().1 = false;
+            return Err(Errno::TIMEDOUT);
+        }
         from_return(result)
     }
 
@@ -548,6 +612,19 @@ impl Monitor for Host {
 }
 
 impl Host {
+    fn permit(&self, key: &Key) -> Result<()> {
+        let refused = self.world.refused.load(Ordering::SeqCst);
+        if key
+            .as_bytes()
+            .first()
+            .is_some_and(|byte| u32::from(*byte) == refused)
+        {
+            Err(Errno::ACCES)
+        } else {
+            Ok(())
+        }
+    }
+
     fn published(&self, handle: u64) -> Result<Arc<Published>> {
         let tables = self.world.tables.lock().unwrap();
         tables.handles.get(&handle).cloned().ok_or(Errno::BADF)
@@ -577,24 +654,40 @@ impl Host {
 /// A stream's node.
 pub struct Endpoint {
     pub cvm: Arc<Cvm>,
-    pub shared: Shared,
-    state: HostLock<stream::State<HostPin>>,
+    pub shared: stream::Shared,
+    state: HostLock<stream::State<Cvm>>,
     host: Host,
+}
+
+impl Node for Endpoint {
+    fn portal(&self, operation: u64, len: u64, sender: u64, calls: &InPortal<'_>) -> i64 {
+        self.shared.portal(operation, len, sender, calls)
+    }
+    fn interrupt(&self) {
+        self.stream().interrupt();
+    }
+    fn left(&self, space: usize) {
+        self.stream().left(space);
+    }
+    fn cvm(&self) -> &Cvm {
+        &self.cvm
+    }
 }
 
 impl Endpoint {
     pub fn new(cvm: &Arc<Cvm>) -> Arc<Endpoint> {
-        let endpoint = Arc::new_cyclic(|endpoint| Endpoint {
+        let endpoint = Arc::new_cyclic(|endpoint: &Weak<Endpoint>| Endpoint {
             cvm: cvm.clone(),
-            shared: Shared::new(),
-            state: HostLock::new(stream::State::new()),
+            shared: Shared::new(Inbox::new()),
+            state: HostLock::new(stream::State::new(Buffers::new())),
             host: Host {
                 world: cvm.world.clone(),
                 cvm: cvm.clone(),
                 endpoint: endpoint.clone(),
             },
         });
-        cvm.streams.lock().unwrap().push(Arc::downgrade(&endpoint));
+        let node: Weak<Endpoint> = Arc::downgrade(&endpoint);
+        cvm.nodes.lock().unwrap().push(node);
         endpoint
     }
 
@@ -615,7 +708,7 @@ impl Endpoint {
         endpoint
     }
 
-    pub fn stream(&self) -> Stream<'_, Cvm, Host, HostLock<stream::State<HostPin>>> {
+    pub fn stream(&self) -> Stream<'_, Cvm, Host, HostLock<stream::State<Cvm>>> {
         Stream {
             shared: &self.shared,
             state: &self.state,
@@ -639,6 +732,83 @@ impl Endpoint {
     }
 }
 
+/// A bell's node.
+pub struct BellNode {
+    pub cvm: Arc<Cvm>,
+    pub shared: bell::Shared,
+    state: HostLock<bell::State>,
+    host: Host,
+}
+
+impl Node for BellNode {
+    fn portal(&self, operation: u64, len: u64, sender: u64, calls: &InPortal<'_>) -> i64 {
+        self.shared.portal(operation, len, sender, calls)
+    }
+    fn interrupt(&self) {
+        self.bell().interrupt();
+    }
+    fn left(&self, _space: usize) {}
+    fn cvm(&self) -> &Cvm {
+        &self.cvm
+    }
+}
+
+impl BellNode {
+    pub fn new(cvm: &Arc<Cvm>) -> Arc<BellNode> {
+        let node = Arc::new_cyclic(|node: &Weak<BellNode>| BellNode {
+            cvm: cvm.clone(),
+            shared: Shared::new(Counter::new()),
+            state: HostLock::new(bell::State::new(bell::Taken::new())),
+            host: Host {
+                world: cvm.world.clone(),
+                cvm: cvm.clone(),
+                endpoint: node.clone(),
+            },
+        });
+        let weak: Weak<BellNode> = Arc::downgrade(&node);
+        cvm.nodes.lock().unwrap().push(weak);
+        node
+    }
+
+    /// Published under a key.
+    pub fn owner(cvm: &Arc<Cvm>, key: &str) -> Arc<BellNode> {
+        let node = BellNode::new(cvm);
+        let key = Key::new(key.as_bytes()).unwrap();
+        node.bell().advertise(key).unwrap();
+        node
+    }
+
+    /// Connected to a key.
+    pub fn ringer(cvm: &Arc<Cvm>, key: &str) -> Arc<BellNode> {
+        let node = BellNode::new(cvm);
+        let key = Key::new(key.as_bytes()).unwrap();
+        node.bell().connect(&key, true).unwrap();
+        node
+    }
+
+    pub fn bell(&self) -> Bell<'_, Cvm, Host, HostLock<bell::State>> {
+        Bell {
+            shared: &self.shared,
+            state: &self.state,
+            kernel: &self.cvm,
+            monitor: &self.host,
+        }
+    }
+
+    pub fn ring(&self, units: u64, nonblock: bool) -> Result<()> {
+        self.bell().ring(units, nonblock)
+    }
+
+    pub fn take(&self, nonblock: bool) -> Result<u64> {
+        let mut taken = 0;
+        self.bell().take(nonblock, |units| {
+            taken = units;
+            Ok(())
+        })?;
+        Ok(taken)
+    }
+}
+
 /// A file's node.
 pub struct FileNode {
     pub cvm: Arc<Cvm>,
@@ -654,7 +824,7 @@ impl FileNode {
             host: Host {
                 world: cvm.world.clone(),
                 cvm: cvm.clone(),
-                endpoint: Weak::new(),
+                endpoint: Weak::<Endpoint>::new(),
             },
         }
     }
