@@ -26,6 +26,7 @@ use crate::platform::{self, Options, PlatformError};
 use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::signals;
 use crate::supervisor::{RunError, Supervisor};
+use crate::trace::{TraceError, TraceLayer, Tracer};
 
 /// Runs cVMs: Linux kernels with their programs, each in one range of this process's memory.
 #[derive(Debug, Parser)]
@@ -139,6 +140,15 @@ impl From<LogSource> for Source {
     }
 }
 
+/// How log events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// An object of JSON on each line
+    Json,
+}
+
 #[derive(Debug, Args)]
 struct RunOptions {
     /// Tell what happens, and show the kernels' logs
@@ -167,6 +177,12 @@ struct RunOptions {
     /// Let idle vCPUs sleep at once, for less load and more latency
     #[arg(long)]
     no_poll: bool,
+    /// Write what vCPUs do to a file that ui.perfetto.dev opens
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// How log events are written on standard error
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// The socket on which operators are answered [default: one for this process in $XDG_RUNTIME_DIR/capstream]
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
@@ -184,6 +200,8 @@ enum StartError {
     #[error(transparent)]
     Control(#[from] SocketError),
     #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error("no deployment was named; use `monitor run FILE` or `monitor -y FILE`")]
     NoFile,
@@ -196,11 +214,13 @@ impl StartError {
             | StartError::Config(_)
             | StartError::LogDirectory(_)
             | StartError::Control(_)
+            | StartError::Trace(TraceError::File { .. })
             | StartError::NoFile
             | StartError::Run(
                 RunError::NoRuntime { .. } | RunError::Image(_) | RunError::Capfile { .. },
             ) => ExitCode::Usage,
             StartError::Platform(_)
+            | StartError::Trace(TraceError::Thread { .. })
             | StartError::Run(RunError::Platform(_) | RunError::Thread { .. }) => {
                 ExitCode::MonitorFailed
             }
@@ -286,22 +306,24 @@ fn operate(command: Command) -> Result<(), ClientError> {
     }
 }
 
-/// Shows log events on standard error, and keeps them for operators.
-fn start_logging(verbose: bool) -> Arc<Events> {
+/// Shows log events on standard error, and keeps them for operators and for a trace.
+fn start_logging(verbose: bool, format: LogFormat, trace: TraceLayer) -> Arc<Events> {
     let level = if verbose {
         LevelFilter::INFO
     } else {
         LevelFilter::WARN
     };
     let events = events::journal();
+    let shown = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let shown = match format {
+        LogFormat::Text => shown.without_time().boxed(),
+        LogFormat::Json => shown.json().flatten_event(true).boxed(),
+    };
     tracing_subscriber::registry()
-        .with(
-            tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_target(false)
-                .without_time()
-                .with_filter(level),
-        )
+        .with(shown.with_filter(level))
+        .with(trace.with_filter(LevelFilter::INFO))
         .with(EventLayer::new(Arc::clone(&events)).with_filter(LevelFilter::INFO))
         .init();
     events
@@ -313,7 +335,8 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
     // Threads allocate little: memory of their own for each of them would cost more than it gains.
     // SAFETY: there are no other threads yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    let events = start_logging(options.verbose);
+    let trace_layer = TraceLayer::default();
+    let events = start_logging(options.verbose, options.log_format, trace_layer.clone());
     let console = Arc::new(Console::default());
     if options.verbose {
         console.line(&format!("Using yaml.cfg = {}", file.display()));
@@ -331,6 +354,13 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
             .inspect_err(|error| tracing::warn!("kernel logs are not kept: {error}"))
             .ok(),
     };
+    let trace = match &options.trace {
+        Some(path) => Some(Tracer::start(path, &platform)?),
+        None => None,
+    };
+    if let Some(trace) = &trace {
+        trace_layer.set(Arc::clone(trace));
+    }
     let environment = Environment {
         platform,
         exchange: Arc::new(Exchange::new()),
@@ -340,6 +370,7 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
         single: deployment.cvms.len() == 1,
         start,
         kernel_args: options.kernel_args,
+        trace: trace.clone(),
     };
     let exchange = Arc::clone(&environment.exchange);
     let supervisor = Supervisor::new(
@@ -370,6 +401,9 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
         }
     };
     let outcomes = supervisor.run()?;
+    if let Some(trace) = trace {
+        trace.finish();
+    }
     if let Some(server) = server {
         server.finish();
     }

@@ -37,6 +37,7 @@ use crate::run_directory::RunDirectory;
 use crate::sealed_set::{SealedSet, authority, object_type, sealed_set};
 use crate::statistics::{self, CvmStatistics, Range};
 use crate::timings::{Event, Timings};
+use crate::trace::Tracer;
 use crate::vcpu_record::VcpuRecord;
 
 /// Memory of a cVM that does not say how much it wants.
@@ -97,6 +98,8 @@ pub struct Environment {
     pub start: Instant,
     /// More for the kernels' command lines.
     pub kernel_args: String,
+    /// Where what vCPUs do is written, if anywhere.
+    pub trace: Option<Arc<Tracer>>,
 }
 
 /// Why a cVM was not started.
@@ -292,7 +295,10 @@ fn assemble<E: Send + 'static>(
     let set = sealed_set(&authority, object_type(table.owner()), spec.clean_room)
         .map_err(CvmError::SealedSet)?;
     PortalStacks::guard(&*space, &layout)?;
-    let record = Arc::new(VcpuRecord::new());
+    let number = table.owner().generation();
+    let ring = environment.trace.as_ref();
+    let ring = ring.map(|trace| trace.cvm(&spec.name, number));
+    let record = Arc::new(VcpuRecord::new(ring));
     let entry = layout.base + image.entry();
     let vcpu = platform.vcpu(&space, &layout, &set, entry, Arc::clone(&record))?;
 

@@ -43,6 +43,8 @@ use crate::vcpu_record::VcpuRecord;
 const PIECE: u64 = 4 << 20;
 /// How many bytes of console and log are taken at a time.
 const TEXT: usize = 4096;
+/// How many revocations of one cVM become log events: it can take back as often as it likes.
+const MOST_REVOCATIONS: u32 = 100;
 /// The largest negated errno.
 const MAX_ERRNO: i64 = 4095;
 
@@ -168,6 +170,8 @@ pub struct CvmCalls {
     connections: RefCell<Connections>,
     transfer: Cell<Option<Transfer>>,
     outcome: RefCell<Option<Outcome>>,
+    /// How many revocations were told as log events.
+    told_revocations: Cell<u32>,
 }
 
 impl CvmCalls {
@@ -182,6 +186,7 @@ impl CvmCalls {
             }),
             transfer: Cell::new(None),
             outcome: RefCell::new(None),
+            told_revocations: Cell::new(0),
             parts,
         }
     }
@@ -296,16 +301,18 @@ impl CvmCalls {
             stack: stack.top(),
             owner: receiver.number(),
         };
+        let record = &self.parts.record;
+        record.portal_begins(call.owner, operation == CALL_DELIVER, call.len);
         let result = processor.call_portal(&call, &**receiver.line());
         self.transfer.set(None);
         drop(stack);
         drop(in_flight);
-        self.parts.record.portal_ran();
+        record.portal_ran(result.ok());
         match result {
             Ok(value) if value < -MAX_ERRNO => Err(Errno(libc::EIO)),
             Ok(value) => {
                 if operation == CALL_DELIVER && value >= 0 {
-                    self.parts.record.sent(call.len);
+                    record.sent(call.len);
                     if let Some(traffic) = connections.traffic(handle) {
                         traffic.delivered(call.len);
                     }
@@ -313,13 +320,20 @@ impl CvmCalls {
                 Ok(value)
             }
             Err(failure) => {
-                if failure == PortalFailure::Faulted {
-                    processor.with_monitor_state(&mut || {
+                processor.with_monitor_state(&mut || {
+                    if failure == PortalFailure::Faulted {
                         let report = processor.take_portal_fault().unwrap_or_default();
                         receiver.fail(PortalFailed::Faulted(report));
-                        0
-                    });
-                }
+                    }
+                    tracing::info!(
+                        cvm = self.parts.exchange.name(receiver.owner()),
+                        key = %endpoint.key(),
+                        sender = self.parts.name,
+                        ?failure,
+                        "portal failed"
+                    );
+                    0
+                });
                 // Whoever abandons a portal for the time it takes says so before.
                 Err(Errno(match receiver.failure() {
                     Some(PortalFailed::Stuck) => libc::ETIMEDOUT,
@@ -395,16 +409,7 @@ impl CvmCalls {
                 Ok(0)
             }
             Hostcall::MemoryDiscard => self.discard(a, b),
-            Hostcall::Revoke => {
-                let Parts {
-                    exchange,
-                    table,
-                    receiver,
-                    ..
-                } = &self.parts;
-                exchange.revoke(table, a, receiver)?;
-                Ok(0)
-            }
+            Hostcall::Revoke => self.revoke(a),
             Hostcall::Disconnect => {
                 let Parts {
                     exchange, table, ..
@@ -662,6 +667,31 @@ impl CvmCalls {
         Ok(done as i64)
     }
 
+    fn revoke(&self, id: u64) -> Answer {
+        let Parts {
+            name,
+            exchange,
+            table,
+            receiver,
+            ..
+        } = &self.parts;
+        let told = self.told_revocations.get();
+        let published = if told < MOST_REVOCATIONS {
+            let objects = exchange.registry().objects().into_iter();
+            objects
+                .filter(|object| object.owner == table.owner())
+                .find(|object| object.id == id)
+        } else {
+            None
+        };
+        exchange.revoke(table, id, receiver)?;
+        if let Some(object) = published {
+            self.told_revocations.set(told + 1);
+            tracing::info!(cvm = name, key = %object.key, kind = %object.kind, "revoked");
+        }
+        Ok(0)
+    }
+
     fn vcpu_ready(&self, processor: &dyn Processor, ptr: u64) -> Answer {
         const WORDS: usize = size_of::<GuestEntries>() / 8;
         let place = self.to_load(ptr, size_of::<GuestEntries>() as u64)?;
@@ -716,6 +746,7 @@ impl CvmCalls {
             syscall,
         );
         self.parts.timings.record(Event::Ready);
+        tracing::info!(cvm = self.parts.name, "ready");
         Ok(0)
     }
 
@@ -816,8 +847,35 @@ fn notify(flags: u64) -> Result<bool, Errno> {
 impl Hostcalls for CvmCalls {
     #[inline]
     fn light(&self, processor: &dyn Processor, number: u64, arguments: &[u64; 6]) -> Option<i64> {
+        let record = &self.parts.record;
         let call = Hostcall::from_number(number);
-        self.parts.record.hostcall(call);
+        record.hostcall(call);
+        record.hostcall_begins(number);
+        let result = self.light_answer(processor, call, arguments);
+        if let Some(result) = result {
+            record.hostcall_ends(result);
+        }
+        result
+    }
+
+    fn full(&self, processor: &dyn Processor, number: u64, arguments: &[u64; 6]) -> i64 {
+        let result = match Hostcall::from_number(number) {
+            Some(call) => to_code(self.answer(processor, call, arguments)),
+            None => Errno(libc::ENOSYS).code(),
+        };
+        self.parts.record.hostcall_ends(result);
+        result
+    }
+}
+
+impl CvmCalls {
+    #[inline]
+    fn light_answer(
+        &self,
+        processor: &dyn Processor,
+        call: Option<Hostcall>,
+        arguments: &[u64; 6],
+    ) -> Option<i64> {
         let Some(call) = call else {
             return Some(Errno(libc::ENOSYS).code());
         };
@@ -845,13 +903,6 @@ impl Hostcalls for CvmCalls {
             }
             Hostcall::CallFetch => Some(Errno(libc::EPERM).code()),
             _ => None,
-        }
-    }
-
-    fn full(&self, processor: &dyn Processor, number: u64, arguments: &[u64; 6]) -> i64 {
-        match Hostcall::from_number(number) {
-            Some(call) => to_code(self.answer(processor, call, arguments)),
-            None => Errno(libc::ENOSYS).code(),
         }
     }
 }

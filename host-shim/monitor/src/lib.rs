@@ -12,6 +12,7 @@
 //! | [`exchange`], [`receiver`], [`lines`], [`watchdog`] | what cVMs have to do with each other |
 //! | [`console`], [`kernel_log`], [`run_directory`], [`timings`] | what comes out of it |
 //! | [`vcpu_record`], [`traffic`], [`statistics`] | what it did, in numbers |
+//! | [`trace`] | what it did, in time |
 //! | [`exit_code`] | how it ended |
 //! | [`sealed_set`] | the capabilities that it is entered with |
 //! | [`platform`] | the boundary to the processor; below it, everything that depends on one |
@@ -49,6 +50,7 @@ pub mod signals;
 pub mod statistics;
 pub mod supervisor;
 pub mod timings;
+pub mod trace;
 pub mod traffic;
 pub mod unit;
 pub mod vcpu_record;

@@ -7,9 +7,12 @@
 //! additions.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use capstream_abi::{Hostcall, irq};
+
+use crate::trace::ring::{Event, Ring, VcpuState};
 
 /// A number that one thread adds to, and any may read.
 #[derive(Debug, Default)]
@@ -85,11 +88,13 @@ pub struct VcpuRecord {
     in_handlers: InHandlers,
     raised: Raised,
     thread: HostThread,
+    /// Where what it does is recorded for a trace, if there is one.
+    ring: Option<Arc<Ring>>,
 }
 
 impl Default for VcpuRecord {
     fn default() -> VcpuRecord {
-        VcpuRecord::new()
+        VcpuRecord::new(None)
     }
 }
 
@@ -109,8 +114,8 @@ pub struct Interrupts {
 }
 
 impl VcpuRecord {
-    /// Of a vCPU that has not run.
-    pub fn new() -> VcpuRecord {
+    /// Of a vCPU that has not run; with `ring`, where there is a trace.
+    pub fn new(ring: Option<Arc<Ring>>) -> VcpuRecord {
         VcpuRecord {
             own: Own {
                 hostcalls: [const { Counter(AtomicU64::new(0)) }; Hostcall::COUNT],
@@ -127,6 +132,7 @@ impl VcpuRecord {
             in_handlers: InHandlers::default(),
             raised: Raised::default(),
             thread: HostThread::default(),
+            ring,
         }
     }
 
@@ -139,10 +145,13 @@ impl VcpuRecord {
         counter.unwrap_or(&self.own.unknown_hostcalls).add(1);
     }
 
-    /// A portal has run on it.
+    /// A portal has run on it; `None` when it did not return.
     #[inline]
-    pub fn portal_ran(&self) {
+    pub fn portal_ran(&self, result: Option<i64>) {
         self.own.portal_runs.add(1);
+        if let Some(ring) = &self.ring {
+            ring.end(Event::PortalEnds { result });
+        }
     }
 
     /// It has sent a message.
@@ -162,12 +171,49 @@ impl VcpuRecord {
     #[inline]
     pub fn falls_asleep(&self) {
         self.own.sleeps.add(1);
+        self.changes(VcpuState::Asleep);
     }
 
     /// It does not sleep any more.
     #[inline]
     pub fn wakes_up(&self) {
         self.own.awakenings.add(1);
+        self.changes(VcpuState::Running);
+    }
+
+    #[inline]
+    fn changes(&self, state: VcpuState) {
+        if let Some(ring) = &self.ring {
+            ring.instant(Event::Changes { state });
+        }
+    }
+
+    /// A hostcall begins; only a trace wants to know.
+    #[inline]
+    pub fn hostcall_begins(&self, number: u64) {
+        if let Some(ring) = &self.ring {
+            ring.begin(Event::HostcallBegins { number });
+        }
+    }
+
+    /// The hostcall that began ends.
+    #[inline]
+    pub fn hostcall_ends(&self, result: i64) {
+        if let Some(ring) = &self.ring {
+            ring.end(Event::HostcallEnds { result });
+        }
+    }
+
+    /// A portal begins.
+    #[inline]
+    pub fn portal_begins(&self, owner: u64, delivers: bool, len: u64) {
+        if let Some(ring) = &self.ring {
+            ring.begin(Event::PortalBegins {
+                owner,
+                delivers,
+                len,
+            });
+        }
     }
 
     /// Its programs wrote this much.
@@ -191,6 +237,7 @@ impl VcpuRecord {
         self.thread
             .id
             .store(thread_id().unwrap_or(UNKNOWN), Ordering::Relaxed);
+        self.changes(VcpuState::Running);
     }
 
     /// The calling thread, which is the vCPU's, does not run it any more.
@@ -200,6 +247,10 @@ impl VcpuRecord {
             .used_ns
             .store(used.unwrap_or(0), Ordering::Relaxed);
         self.thread.ended.store(true, Ordering::Release);
+        self.changes(VcpuState::Ended);
+        if let Some(ring) = &self.ring {
+            ring.close();
+        }
     }
 
     // By any thread.
@@ -321,7 +372,7 @@ mod tests {
 
     #[test]
     fn hostcalls_are_counted_by_number() {
-        let record = VcpuRecord::new();
+        let record = VcpuRecord::default();
         for (place, call) in Hostcall::ALL.iter().enumerate() {
             assert_eq!(call.index(), place);
             for _ in 0..=place {
@@ -337,7 +388,7 @@ mod tests {
 
     #[test]
     fn processor_time_is_that_of_the_thread_and_stays_when_it_ended() {
-        let record = VcpuRecord::new();
+        let record = VcpuRecord::default();
         let busy = Duration::from_millis(20);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -357,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_is_asleep_between_two_calls() {
-        let record = VcpuRecord::new();
+        let record = VcpuRecord::default();
         assert!(!record.is_asleep());
         record.falls_asleep();
         assert!(record.is_asleep());
@@ -368,7 +419,7 @@ mod tests {
 
     #[test]
     fn interrupts_are_counted_by_source() {
-        let record = VcpuRecord::new();
+        let record = VcpuRecord::default();
         record.raised(irq::TIMER);
         record.raised(irq::CAPABILITY);
         record.raised(irq::VIRTIO_FIRST);

@@ -55,6 +55,7 @@ impl Monitor {
             single: false,
             start: Instant::now(),
             kernel_args: String::new(),
+            trace: None,
         };
         let (sender, ended) = mpsc::channel();
         Monitor {

@@ -46,6 +46,7 @@ impl Monitor {
                 single: false,
                 start: Instant::now(),
                 kernel_args: String::new(),
+                trace: None,
             },
             image,
             events,
