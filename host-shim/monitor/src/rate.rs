@@ -70,10 +70,16 @@ mod tests {
             passed += 1;
         }
         assert_eq!(passed, 10);
-        assert!(!rate.is_open(5 * SECOND + SECOND / 10 - 1));
-        assert!(rate.is_open(5 * SECOND + SECOND / 10 + 1));
-        assert!(!rate.is_idle(6 * SECOND - 1));
-        assert!(rate.is_idle(6 * SECOND));
+        // A part of one is enough for the next; the rest is paid afterwards.
+        for step in 0..5 {
+            let due = 5 * SECOND + step * SECOND / 10;
+            assert!(!rate.is_open(due));
+            assert!(rate.is_open(due + 1));
+            rate.charge(due + 1, 1);
+        }
+        let idle = 6 * SECOND + SECOND / 2;
+        assert!(!rate.is_idle(idle - 1));
+        assert!(rate.is_idle(idle));
     }
 
     #[test]
