@@ -27,6 +27,7 @@ pub struct Cvm {
     kept_disk: Option<PathBuf>,
     memory: u64,
     wait: Option<i64>,
+    keys: String,
 }
 
 impl Cvm {
@@ -39,6 +40,7 @@ impl Cvm {
             kept_disk: None,
             memory: 128,
             wait: None,
+            keys: String::new(),
         }
     }
 
@@ -60,6 +62,13 @@ impl Cvm {
     #[must_use]
     pub fn memory(mut self, mib: u64) -> Cvm {
         self.memory = mib;
+        self
+    }
+
+    /// With more keys, each a line.
+    #[must_use]
+    pub fn keys(mut self, keys: &str) -> Cvm {
+        self.keys = keys.to_owned();
         self
     }
 
@@ -225,6 +234,9 @@ impl Deployment {
             );
             if let Some(wait) = cvm.wait {
                 let _ = writeln!(text, "    wait: {wait}");
+            }
+            for line in cvm.keys.lines() {
+                let _ = writeln!(text, "    {line}");
             }
         }
         if !self.capfiles.is_empty() {

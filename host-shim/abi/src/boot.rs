@@ -9,7 +9,8 @@
 //! + PAGE                capability store of the vCPU, on platforms that have one
 //! + PAGE                portal stacks: PORTAL_STACKS of PORTAL_STACK_SIZE
 //! ...                   memory of the kernel and its programs
-//! end - PATCH_AREA      stubs of patched system calls
+//! ram end               PATCH_AREA for the stubs of patched system calls
+//! ...                   nothing, when the memory has a limit
 //! end
 //! ```
 
@@ -23,7 +24,7 @@ pub const PORTAL_STACKS: u64 = 16;
 pub const PORTAL_STACK_SIZE: u64 = 16384;
 /// Bytes between the image and the portal stacks.
 pub const HEAD: u64 = 4 * PAGE;
-/// Bytes at the end of the range for the stubs of patched system calls.
+/// Bytes behind the memory for the stubs of patched system calls.
 pub const PATCH_AREA: u64 = 4 << 20;
 /// How many virtio devices a cVM can have.
 pub const VIRTIO_MAX: usize = 16;
@@ -97,7 +98,7 @@ pub struct Layout {
     pub portal_stacks: u64,
     /// First byte of memory for the kernel.
     pub ram_begin: u64,
-    /// Byte after it; the patch area.
+    /// Byte after it; the patch area, of [`PATCH_AREA`] bytes.
     pub ram_end: u64,
 }
 
@@ -140,5 +141,22 @@ impl Layout {
             ram_begin,
             ram_end,
         })
+    }
+
+    /// The same with at most `memory` bytes of memory, whole pages. Behind the patch area the range is not used then.
+    pub const fn limit_memory(self, memory: u64) -> Layout {
+        let memory = memory - memory % PAGE;
+        if memory >= self.ram_end - self.ram_begin {
+            return self;
+        }
+        Layout {
+            ram_end: self.ram_begin + memory,
+            ..self
+        }
+    }
+
+    /// The byte after the patch area.
+    pub const fn patch_end(&self) -> u64 {
+        self.ram_end + PATCH_AREA
     }
 }

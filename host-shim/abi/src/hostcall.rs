@@ -70,7 +70,7 @@ macro_rules! hostcalls {
 }
 
 hostcalls! {
-    /// `(ptr, len)`: bytes that programs wrote to the console. Returns `len`.
+    /// `(ptr, len)`: bytes that programs wrote to the console. Returns `len`, also when they were dropped because the cVM writes too much.
     1 ConsoleWrite HOSTCALL_CONSOLE_WRITE;
     /// `()`: nanoseconds of a clock that never goes back.
     25 TimeNs HOSTCALL_TIME_NS;
@@ -85,10 +85,11 @@ hostcalls! {
     /// Reserved by the published interface; block devices are virtio here. `-ENOSYS`.
     101 BlockCapacity HOSTCALL_BLOCK_CAPACITY;
     /// `(ptr, len, key, mode)`: publishes `[ptr, ptr+len)` of the caller under the 10 byte key at `key`;
-    /// mode 0 read-write, 1 read-only. Returns the publication's id. `EADDRINUSE` when the key is taken.
+    /// mode 0 read-write, 1 read-only. Returns the publication's id. `EADDRINUSE` when the key is taken, `EACCES` when the caller may not publish
+    /// under it, whether it is taken or not. A caller that may publish for readers only does so, whatever the mode.
     405 FileAdvertise HOSTCALL_FILE_ADVERTISE;
     /// `(key, flags, info)`: attaches to a published range; writes [`crate::FileInfo`] to `info`. Returns a handle.
-    /// `ENOENT` when nobody publishes the key; with [`crate::PROBE_NOTIFY`] in `flags`, [`crate::irq::CAPABILITY`] is raised when any key appears.
+    /// `EACCES` when the caller may not use the key, whether somebody publishes it or not; `ENOENT` when nobody publishes the key; with [`crate::PROBE_NOTIFY`] in `flags`, [`crate::irq::CAPABILITY`] is raised when any key appears.
     406 FileProbe HOSTCALL_FILE_PROBE;
     /// `(handle)`: asks that the next [`Hostcall::Wake`] of the endpoint behind the handle, or its end, raises the caller's
     /// [`crate::irq::CAPABILITY`]. Never blocks. `EPIPE` when the endpoint is gone.
@@ -97,13 +98,14 @@ hostcalls! {
     /// by the endpoint's portal: raises it in the cVM that owns the endpoint.
     408 Wake HOSTCALL_WAKE;
     /// `(portal, cookie, key, device, class)`: publishes a portal under the 10 byte key at `key` among the keys of its [`class`]; `device` is a number
-    /// for the log. Returns the endpoint's id. `EADDRINUSE` when the key is taken, `EINVAL` when there is no such class.
+    /// for the log. Returns the endpoint's id. `EADDRINUSE` and `EACCES` as for [`Hostcall::FileAdvertise`], `EINVAL` when there is no such class.
     409 StreamAdvertise HOSTCALL_STREAM_ADVERTISE;
     /// `(key, flags, class)`: connects to a portal of this [`class`]. Returns a handle. Errors as [`Hostcall::FileProbe`].
     410 StreamProbe HOSTCALL_STREAM_PROBE;
     /// `(handle, ptr, len, op)`: runs the portal behind the handle on this thread, in its owner's compartment, and returns what it returns.
     /// `op` is [`crate::CALL_DELIVER`], a query, or a number of the device kind from [`crate::CALL_KIND`] on; `EINVAL` in between.
-    /// `EPIPE` when the endpoint is gone, `EBUSY` when other senders are in all portals of its owner, `EBADF` when the handle is not the caller's.
+    /// `EDQUOT`, but not for a query, when the caller has sent as much as it may for now: the portal has not run, and the call can be made again
+    /// later. `EPIPE` when the endpoint is gone, `EBUSY` when other senders are in all portals of its owner, `EBADF` when the handle is not the caller's.
     411 Call HOSTCALL_CALL;
     /// `(result)`: reserved; a portal ends by returning. `-ENOSYS`.
     412 CallFinish HOSTCALL_CALL_FINISH;
@@ -144,7 +146,7 @@ hostcalls! {
     /// `(handle, offset, ptr, len)`: copies from a published range to the caller's memory; returns the number of bytes, which is less than
     /// `len` only at the end of the range. `ESTALE` when it was taken back.
     1022 FileRead HOSTCALL_FILE_READ;
-    /// `(handle, offset, ptr, len)`: copies from the caller's memory to a published range; returns the number of bytes. `EACCES` when it is read-only.
+    /// `(handle, offset, ptr, len)`: copies from the caller's memory to a published range; returns the number of bytes. `EACCES` when it is read-only, or read-only for the caller.
     1023 FileWrite HOSTCALL_FILE_WRITE;
     /// `(ms)`: gives the host processor to others. Never waits longer than a scheduling round; in a portal, whose time is limited, not at all.
     1024 Relax HOSTCALL_RELAX;

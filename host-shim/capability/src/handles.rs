@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Endpoint, Limits, Owner, RegistryError};
+use crate::{Endpoint, Limits, Owner, Permissions, RegistryError};
 
 /// An endpoint of either kind.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) enum Entry<S, F> {
     Free,
     /// Published by the table's owner.
     Owned(Object<S, F>),
-    /// Published by anybody, used by the table's owner.
-    Connected(Object<S, F>),
+    /// Published by anybody, used by the table's owner, with what that may do at most.
+    Connected(Object<S, F>, Permissions),
 }
 
 impl<S, F> Clone for Entry<S, F> {
@@ -44,7 +44,7 @@ impl<S, F> Clone for Entry<S, F> {
         match self {
             Entry::Free => Entry::Free,
             Entry::Owned(object) => Entry::Owned(object.clone()),
-            Entry::Connected(object) => Entry::Connected(object.clone()),
+            Entry::Connected(object, mask) => Entry::Connected(object.clone(), *mask),
         }
     }
 }
@@ -96,7 +96,7 @@ impl<S, F> Slots<S, F> {
     pub(crate) fn connected(&self) -> usize {
         self.entries
             .iter()
-            .filter(|entry| matches!(entry, Entry::Connected(_)))
+            .filter(|entry| matches!(entry, Entry::Connected(..)))
             .count()
     }
 }
@@ -166,7 +166,7 @@ impl<S, F> Table<S, F> {
         for id in 0..slots.entries.len() as u64 {
             match slots.get(id).cloned() {
                 Some(Entry::Owned(object)) => owned.push(object),
-                Some(Entry::Connected(object)) => {
+                Some(Entry::Connected(object, _)) => {
                     connected.push(object);
                     self.replace(&mut slots, id, Entry::Free);
                 }
@@ -237,7 +237,7 @@ impl<S, F> Handles<S, F> {
     #[inline]
     pub fn stream(&mut self, handle: u64) -> Result<&Arc<Endpoint<S>>, RegistryError> {
         match self.entry(handle) {
-            Some(Entry::Connected(Object::Stream(endpoint))) => Ok(endpoint),
+            Some(Entry::Connected(Object::Stream(endpoint), _)) => Ok(endpoint),
             _ => Err(RegistryError::NotAHandle {
                 handle,
                 wanted: "portal",
@@ -252,8 +252,21 @@ impl<S, F> Handles<S, F> {
     /// [`RegistryError::NotAHandle`].
     #[inline]
     pub fn file(&mut self, handle: u64) -> Result<&Arc<Endpoint<F>>, RegistryError> {
+        Ok(self.attachment(handle)?.0)
+    }
+
+    /// The same, with what may be done with the range at most: permissions of the user, whatever those of the range are.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NotAHandle`].
+    #[inline]
+    pub fn attachment(
+        &mut self,
+        handle: u64,
+    ) -> Result<(&Arc<Endpoint<F>>, Permissions), RegistryError> {
         match self.entry(handle) {
-            Some(Entry::Connected(Object::File(endpoint))) => Ok(endpoint),
+            Some(Entry::Connected(Object::File(endpoint), mask)) => Ok((endpoint, *mask)),
             _ => Err(RegistryError::NotAHandle {
                 handle,
                 wanted: "file",

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::errno;
 use crate::handles::{Contents, Entry, Object, Slots};
-use crate::{Endpoint, Key, Kind, MAX_CVMS, Owner, PortalKey, Revocation, Table};
+use crate::{Endpoint, Key, Kind, MAX_CVMS, Owner, Permissions, PortalKey, Revocation, Table};
 
 /// Why the registry refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -492,7 +492,7 @@ impl<S, F> Registry<S, F> {
         name: impl Into<PortalKey>,
         notify: bool,
     ) -> Result<Connected<S>, RegistryError> {
-        self.probe::<Streams>(table, name.into(), notify)
+        self.probe::<Streams>(table, name.into(), notify, Permissions::all())
     }
 
     /// Attaches to the range that is published under a key: a handle for [`Handles::file`](crate::Handles::file). `notify` as for
@@ -507,7 +507,22 @@ impl<S, F> Registry<S, F> {
         key: Key,
         notify: bool,
     ) -> Result<Connected<F>, RegistryError> {
-        self.probe::<Files>(table, key, notify)
+        self.probe::<Files>(table, key, notify, Permissions::all())
+    }
+
+    /// The same, for one who may do no more with it than `mask` says, see [`Handles::attachment`](crate::Handles::attachment).
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::probe_stream`].
+    pub fn probe_file_masked(
+        &self,
+        table: &Table<S, F>,
+        key: Key,
+        notify: bool,
+        mask: Permissions,
+    ) -> Result<Connected<F>, RegistryError> {
+        self.probe::<Files>(table, key, notify, mask)
     }
 
     /// Gives a handle back.
@@ -517,7 +532,7 @@ impl<S, F> Registry<S, F> {
     /// [`RegistryError::NotConnected`].
     pub fn disconnect(&self, table: &Table<S, F>, handle: u64) -> Result<(), RegistryError> {
         let mut slots = table.lock();
-        let Some(Entry::Connected(object)) = slots.get(handle).cloned() else {
+        let Some(Entry::Connected(object, _)) = slots.get(handle).cloned() else {
             return Err(RegistryError::NotConnected { handle });
         };
         table.replace(&mut slots, handle, Entry::Free);
@@ -698,6 +713,7 @@ impl<S, F> Registry<S, F> {
         table: &Table<S, F>,
         name: K::Name,
         notify: bool,
+        mask: Permissions,
     ) -> Result<Connected<K::Payload>, RegistryError> {
         let (kind, key) = K::name(name);
         let owner = table.owner();
@@ -728,7 +744,7 @@ impl<S, F> Registry<S, F> {
         table.replace(
             &mut slots,
             handle,
-            Entry::Connected(K::object(Arc::clone(&endpoint))),
+            Entry::Connected(K::object(Arc::clone(&endpoint)), mask),
         );
         Ok(Connected { handle, endpoint })
     }

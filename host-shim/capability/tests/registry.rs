@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use capstream_capability::{
-    Class, Endpoint, Handles, Key, Kind, Limits, MAX_CVMS, Owner, Registry, RegistryError, Table,
+    Class, Endpoint, Handles, Key, Kind, Limits, MAX_CVMS, Owner, Permissions, Registry,
+    RegistryError, Table,
 };
 
 const ENOENT: i32 = 2;
@@ -136,6 +137,34 @@ fn every_class_of_portals_has_keys_of_its_own() {
     registry.probe_stream(&two, bell, false).unwrap_err();
     registry.probe_stream(&two, key("key1"), false).unwrap();
     registry.advertise_stream(&two, bell, "again").unwrap();
+}
+
+#[test]
+fn a_handle_to_a_file_keeps_what_its_user_may() {
+    let registry = registry();
+    let (one, two) = (registry.register(0).unwrap(), registry.register(1).unwrap());
+    registry.advertise_file(&one, key("file"), "file").unwrap();
+    let read = Permissions::LOAD;
+    let narrow = registry
+        .probe_file_masked(&two, key("file"), false, read)
+        .unwrap()
+        .handle;
+    let wide = registry
+        .probe_file(&two, key("file"), false)
+        .unwrap()
+        .handle;
+    let mut handles = two.handles();
+    assert_eq!(handles.attachment(narrow).unwrap().1, read);
+    assert_eq!(handles.attachment(wide).unwrap().1, Permissions::all());
+    // The number is given out again, and what it allows is that of its new use.
+    registry.disconnect(&two, narrow).unwrap();
+    handles.attachment(narrow).unwrap_err();
+    let again = registry
+        .probe_file(&two, key("file"), false)
+        .unwrap()
+        .handle;
+    assert_eq!(again, narrow);
+    assert_eq!(handles.attachment(again).unwrap().1, Permissions::all());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! A reader that does not read stops the cVM that writes, but does not keep it from being killed: nothing is written before `poll` says
 //! that there is room, and at most as much as then fits.
 //!
-//! Lock order: [`Console`]'s writer is the last; no other lock is taken under it. What is read ahead has a lock of its own, under which
+//! Lock order: [`Console`]'s turn is the last; no other lock is taken during it. What is read ahead has a lock of its own, under which
 //! interrupts are raised.
 
 use std::collections::VecDeque;
@@ -32,11 +32,23 @@ const INPUT_AHEAD: usize = 4096;
 /// The character by which a terminal tells that its input ends (Ctrl-D).
 const END_OF_INPUT: u8 = 4;
 
+/// Whose turn it is to write: one after the other, so that one who writes all the time does not keep others from it.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Whether somebody writes.
+    busy: bool,
+    /// The numbers of those who wait.
+    waiting: VecDeque<u64>,
+    next: u64,
+}
+
 /// Standard output.
 #[derive(Debug)]
 pub struct Console {
     fd: RawFd,
-    writer: Mutex<()>,
+    queue: Mutex<Queue>,
+    /// Told when somebody's turn is over.
+    free: Condvar,
     /// Nobody reads any more.
     closed: AtomicBool,
 }
@@ -56,7 +68,8 @@ impl Console {
     pub fn new(fd: RawFd) -> Console {
         Console {
             fd,
-            writer: Mutex::new(()),
+            queue: Mutex::default(),
+            free: Condvar::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -72,7 +85,9 @@ impl Console {
 
     /// Writes all of `bytes` with nothing of others between; gives up when `is_killed`.
     fn write(&self, mut bytes: &[u8], is_killed: &dyn Fn() -> bool) {
-        let _writer = lock(&self.writer);
+        let Some(_turn) = self.turn(is_killed) else {
+            return;
+        };
         while !bytes.is_empty() && !self.closed.load(Ordering::Relaxed) {
             if !self.wait_for_room() {
                 if is_killed() {
@@ -93,6 +108,33 @@ impl Console {
         }
     }
 
+    /// Waits until nobody else writes; `None` when `is_killed` comes first. One whose reader does not read keeps the others waiting, but not from
+    /// being killed.
+    fn turn(&self, is_killed: &dyn Fn() -> bool) -> Option<Turn<'_>> {
+        let mut queue = lock(&self.queue);
+        if queue.busy || !queue.waiting.is_empty() {
+            let me = queue.next;
+            queue.next += 1;
+            queue.waiting.push_back(me);
+            while queue.busy || queue.waiting.front() != Some(&me) {
+                if self.closed.load(Ordering::Relaxed) || is_killed() {
+                    queue.waiting.retain(|&waiting| waiting != me);
+                    // Another one may be the first now.
+                    self.free.notify_all();
+                    return None;
+                }
+                let patience = Duration::from_millis(PATIENCE as u64);
+                queue = match self.free.wait_timeout(queue, patience) {
+                    Ok((guard, _)) => guard,
+                    Err(poisoned) => poisoned.into_inner().0,
+                };
+            }
+            queue.waiting.pop_front();
+        }
+        queue.busy = true;
+        Some(Turn { console: self })
+    }
+
     /// Waits for a moment until something can be written, an error included.
     fn wait_for_room(&self) -> bool {
         let mut poll = libc::pollfd {
@@ -102,6 +144,18 @@ impl Console {
         };
         // SAFETY: one valid entry.
         unsafe { libc::poll(&mut poll, 1, PATIENCE) > 0 }
+    }
+}
+
+/// Nobody else writes until it is dropped.
+struct Turn<'a> {
+    console: &'a Console,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.console.queue).busy = false;
+        self.console.free.notify_all();
     }
 }
 
@@ -347,6 +401,47 @@ mod tests {
         let mut writer = ConsoleWriter::new(console, None);
         // More than a pipe holds; the call has to come back although nobody reads.
         writer.write(&vec![b'x'; 8 << 20], &|| true);
+    }
+
+    #[test]
+    fn one_that_waits_for_another_writer_can_be_killed() {
+        let (mut output, input) = pipe();
+        let console = Arc::new(Console::new(input.as_raw_fd()));
+        let blocked = AtomicBool::new(false);
+        let end = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let stuck = scope.spawn(|| {
+                let mut first = ConsoleWriter::new(Arc::clone(&console), None);
+                // Asked when the pipe is full: from then on this one has its turn and waits.
+                first.write(&vec![b'x'; 8 << 20], &|| {
+                    blocked.store(true, Ordering::Release);
+                    end.load(Ordering::Acquire)
+                });
+            });
+            while !blocked.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            // These come back although it is never their turn.
+            ConsoleWriter::new(Arc::clone(&console), None).write(b"killed", &|| true);
+            console.line("given up");
+            end.store(true, Ordering::Release);
+            stuck.join().unwrap();
+        });
+        // Afterwards the console is free again.
+        let reader = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            output.read_to_end(&mut text).unwrap();
+            text
+        });
+        ConsoleWriter::new(Arc::clone(&console), None).write(b"the last", &|| false);
+        drop(input);
+        let text = reader.join().unwrap();
+        assert!(text.ends_with(b"the last"));
+        assert!(
+            !text
+                .windows(6)
+                .any(|bytes| bytes == b"killed" || bytes == b"given ")
+        );
     }
 
     #[test]

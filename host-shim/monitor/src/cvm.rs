@@ -11,7 +11,8 @@
 //!
 //! Others may still raise interrupts at any time: they do so through memory of the monitor's.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ops;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -20,21 +21,25 @@ use std::time::{Duration, Instant};
 
 use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
 use capstream_abi::{Layout, irq};
-use capstream_capability::{Capability, CapabilityError, RegistryError};
+use capstream_capability::{Capability, CapabilityError, Limits, RegistryError};
+use capstream_config::Grants;
 use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
 
 use crate::boot::{Boot, BootError};
 use crate::console::{Console, ConsoleWriter};
 use crate::exchange::{CvmTable, Exchange};
 use crate::exit_code::Outcome;
+use crate::grants::CvmGrants;
 use crate::hostcall::{CvmCalls, Parts};
 use crate::image::{Image, ImageError};
 use crate::kernel_log::KernelLog;
 use crate::outlets::{LineSplitter, Outlets, ProgramOutput, Source};
-use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Vcpu};
+use crate::output_limit::OutputLimit;
+use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Protection, Vcpu};
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
 use crate::sealed_set::{SealedSet, authority, object_type, sealed_set};
+use crate::send_quota::SendQuota;
 use crate::statistics::{self, CvmStatistics, Range};
 use crate::timings::{Event, Timings};
 use crate::trace::Tracer;
@@ -74,6 +79,10 @@ pub struct CvmSpec {
     pub portal_deadline: Duration,
     /// Whether its capabilities lack the software-defined permissions.
     pub clean_room: bool,
+    /// What it may publish and use.
+    pub grants: Grants,
+    /// How much of each it may take.
+    pub limits: capstream_config::Limits,
     /// What operators see of it.
     pub outlets: Arc<Outlets>,
     /// Whether it has run before: its log goes on then.
@@ -196,6 +205,16 @@ impl Cvm {
     }
 }
 
+/// How much a cVM with these limits may publish and use.
+fn table_limits(limits: &capstream_config::Limits) -> Limits {
+    let count = |count| usize::try_from(count).unwrap_or(usize::MAX);
+    Limits {
+        streams: count(limits.streams),
+        files: count(limits.files),
+        handles: count(limits.handles),
+    }
+}
+
 /// What the range of an image needs beside memory for the kernel.
 fn overhead(image: &Image) -> u64 {
     image.size() + HEAD + PORTAL_STACKS * PORTAL_STACK_SIZE + PATCH_AREA
@@ -230,6 +249,10 @@ pub fn start<E: Send + 'static>(
     let Some(layout) = Layout::new(space.begin(), size, image.size(), MIN_RAM) else {
         return Err(too_small);
     };
+    let layout = spec
+        .limits
+        .memory
+        .map_or(layout, |memory| layout.limit_memory(memory));
     let bounds = (
         spec.begin.unwrap_or(layout.base),
         spec.end.unwrap_or(layout.end),
@@ -243,11 +266,16 @@ pub fn start<E: Send + 'static>(
         })?;
 
     image.load(&*space)?;
+    if layout.patch_end() < layout.end {
+        // Memory beyond the limit cannot be taken by address either.
+        let len = layout.end - layout.patch_end();
+        space.protect(layout.patch_end(), len, Protection::NONE)?;
+    }
     exchange
         .watchdog()
         .start()
         .map_err(|source| CvmError::Thread { source })?;
-    let table = exchange.register()?;
+    let table = exchange.register(table_limits(&spec.limits))?;
     let place = Place {
         space,
         layout,
@@ -334,16 +362,26 @@ fn assemble<E: Send + 'static>(
         )),
         outlets: Arc::clone(&spec.outlets),
         log: RefCell::new(kernel_log(spec, environment)),
+        grants: CvmGrants::new(&spec.name, &spec.grants),
+        send_quota: SendQuota::new(&spec.limits),
+        output_limit: OutputLimit::new(spec.limits.log_rate),
+        output_gap: Cell::default(),
+        log_gap: Cell::default(),
         devices: Vec::new(),
         timings: Arc::clone(&timings),
         record: Arc::clone(&record),
     };
     parts.devices = devices(spec, &parts)?;
+    let mut kernel_args = environment.kernel_args.clone();
+    if let Some(buffers) = spec.limits.buffers {
+        // The last one counts.
+        kernel_args += &format!(" capstream.buffers={buffers}");
+    }
     let boot = Boot {
         name: &spec.name,
         args: &spec.args,
         disk: spec.disk.is_some(),
-        kernel_args: &environment.kernel_args,
+        kernel_args: kernel_args.trim_start(),
         virtio_count: parts.devices.len(),
         vector: platform.vector_state(),
     };
@@ -413,6 +451,34 @@ fn kernel_log(spec: &CvmSpec, environment: &Environment) -> KernelLog {
     KernelLog::new(file, echo, Some(lines))
 }
 
+/// What of a cVM's range its devices may touch on its behalf.
+#[derive(Debug, PartialEq, Eq)]
+struct DeviceReach {
+    whole: ops::Range<u64>,
+    /// In it, and not for devices.
+    hole: Option<ops::Range<u64>>,
+    /// What the devices touch by themselves.
+    plain: ops::Range<u64>,
+}
+
+/// What the cVM itself may touch, without what the monitor has put between its image and its memory.
+fn device_reach(layout: &Layout, authority: &Capability) -> DeviceReach {
+    let top = u64::try_from(authority.top()).unwrap_or(u64::MAX);
+    let own = layout.boot..layout.ram_begin;
+    let begin = if authority.base() < own.start {
+        authority.base()
+    } else {
+        authority.base().max(own.end)
+    };
+    let end = top.max(begin);
+    let plain = layout.ram_begin.max(begin)..layout.ram_end.min(end);
+    DeviceReach {
+        whole: begin..end,
+        hole: (begin < own.start && own.end < end).then_some(own),
+        plain,
+    }
+}
+
 fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError> {
     let Some(path) = &spec.disk else {
         return Ok(Vec::new());
@@ -420,18 +486,23 @@ fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError
     let layout = &parts.layout;
     let disk = Block::open(path, &BlockOptions::default())?;
     let addressing = parts.space.addressing();
-    let len = usize::try_from(layout.end - layout.base).unwrap_or(usize::MAX);
+    let DeviceReach { whole, hole, plain } = device_reach(layout, parts.receiver.authority());
+    let len = usize::try_from(whole.end - whole.start).unwrap_or(usize::MAX);
+    let to_code =
+        |range: ops::Range<u64>| addressing.to_code(range.start)..addressing.to_code(range.end);
     // SAFETY: the range stays mapped until the devices have been dropped, see `take_apart`; what is in it belongs to the cVM, and the part
     // that the devices touch themselves always stays readable and writable.
-    let memory = unsafe {
+    let mut memory = unsafe {
         GuestMemory::from_raw_parts(
-            addressing.code_base(),
-            parts.space.host_pointer(layout.base),
+            addressing.to_code(whole.start),
+            parts.space.host_pointer(whole.start),
             len,
         )?
+    };
+    if let Some(hole) = hole {
+        memory = memory.without(to_code(hole))?;
     }
-    .without(addressing.to_code(layout.boot)..addressing.to_code(layout.ram_begin))?
-    .with_plain_part(addressing.to_code(layout.ram_begin)..addressing.to_code(layout.ram_end))?;
+    let memory = memory.with_plain_part(to_code(plain))?;
     let line = Arc::clone(parts.receiver.line());
     let interrupt = Arc::new(move || line.raise(irq::VIRTIO_FIRST));
     const { assert!(VIRTIO_MAX >= 1) };
@@ -499,8 +570,15 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
 fn take_apart(mut parts: Parts) -> Vec<String> {
     parts.devices.clear();
     parts.outlets.input.forget_line();
-    parts.output.get_mut().finish();
+    let output = parts.output.get_mut();
+    parts
+        .output_limit
+        .tell(&parts.output_gap, |bytes| output.write(bytes, &|| true));
+    output.finish();
     let log = parts.log.get_mut();
+    parts
+        .output_limit
+        .tell(&parts.log_gap, |bytes| log.write(bytes, &|| true));
     log.finish();
     let last_lines = log.last_lines(LAST_LINES);
     if let Err(error) = parts.exchange.revoke_all(&parts.table, &parts.receiver) {
@@ -509,4 +587,36 @@ fn take_apart(mut parts: Parts) -> Vec<String> {
         std::mem::forget(Arc::clone(&parts.space));
     }
     last_lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_reach_no_further_than_the_cvm() {
+        let layout = Layout::new(0x1000_0000, 64 << 20, 0x20_0000, MIN_RAM).unwrap();
+        let own = layout.boot..layout.ram_begin;
+        let reach = |begin, end| {
+            let authority = Capability::root().restrict(begin, end - begin).unwrap();
+            device_reach(&layout, &authority)
+        };
+        let all = reach(layout.base, layout.end);
+        assert_eq!(all.whole, layout.base..layout.end);
+        assert_eq!(all.hole, Some(own.clone()));
+        assert_eq!(all.plain, layout.ram_begin..layout.ram_end);
+        // Without the image, and without the end of the memory.
+        let inner = (layout.ram_begin + PAGE, layout.ram_end - PAGE);
+        let narrow = reach(inner.0, inner.1);
+        assert_eq!(narrow.whole, inner.0..inner.1);
+        assert_eq!(narrow.hole, None);
+        assert_eq!(narrow.plain, inner.0..inner.1);
+        // From the monitor's own pages on.
+        let between = reach(layout.boot + PAGE, layout.end);
+        assert_eq!(between.whole, layout.ram_begin..layout.end);
+        assert_eq!(between.hole, None);
+        // Nothing of the memory: then there is nothing for a device.
+        let image = reach(layout.base, layout.boot);
+        assert!(image.plain.is_empty());
+    }
 }

@@ -109,9 +109,9 @@ impl Exchange {
     /// # Errors
     ///
     /// [`RegistryError::IndexTooLarge`]: there are as many cVMs as there can be.
-    pub fn register(&self) -> Result<Arc<CvmTable>, RegistryError> {
+    pub fn register(&self, limits: Limits) -> Result<Arc<CvmTable>, RegistryError> {
         for index in 0..MAX_CVMS {
-            match self.registry.register(index) {
+            match self.registry.register_with(index, limits) {
                 Err(RegistryError::IndexTaken { .. }) => {}
                 done => return done,
             }

@@ -21,20 +21,25 @@ use capstream_abi::{
     KEY_LEN, Layout, PROBE_NOTIFY, irq, power_off,
 };
 use capstream_capability::{
-    Capability, CapabilityError, Class, Endpoint, Key, Mode, Portal, Publication, RegistryError,
+    Capability, CapabilityError, Class, Endpoint, Key, Kind, Mode, Permissions, Portal,
+    Publication, RegistryError,
 };
+use capstream_config::Access;
 use capstream_virtio::MmioTransport;
 
 use crate::boot::fill_random;
 use crate::console::Console;
 use crate::exchange::{CvmHandles, CvmTable, Exchange, File, Stream};
 use crate::exit_code::Outcome;
+use crate::grants::{CvmGrants, Refused};
 use crate::kernel_log::KernelLog;
 use crate::outlets::{Outlets, ProgramOutput};
+use crate::output_limit::{Gap, OutputLimit};
 use crate::platform::{
     AddressSpace, Addressing, Fault, Hostcalls, Platform, PortalCall, PortalFailure, Processor,
 };
 use crate::receiver::{PortalFailed, Receiver};
+use crate::send_quota::SendQuota;
 use crate::timings::{Event, Timings};
 use crate::traffic::ConnectionTraffic;
 use crate::vcpu_record::VcpuRecord;
@@ -77,6 +82,12 @@ impl From<Fault> for Errno {
 impl From<RegistryError> for Errno {
     fn from(error: RegistryError) -> Errno {
         Errno(error.errno())
+    }
+}
+
+impl From<Refused> for Errno {
+    fn from(_: Refused) -> Errno {
+        Errno(libc::EACCES)
     }
 }
 
@@ -127,6 +138,16 @@ pub struct Parts {
     pub outlets: Arc<Outlets>,
     /// What its kernel logs.
     pub log: RefCell<KernelLog>,
+    /// What it may publish and use.
+    pub grants: CvmGrants,
+    /// How much it may send.
+    pub send_quota: SendQuota,
+    /// How much it may write, output and log together.
+    pub output_limit: OutputLimit,
+    /// Where its output stands.
+    pub output_gap: Cell<Gap>,
+    /// Where its log stands.
+    pub log_gap: Cell<Gap>,
     /// Its devices, by number.
     pub devices: Vec<MmioTransport>,
     /// When what happened to it.
@@ -276,6 +297,12 @@ impl CvmCalls {
             .try_borrow_mut()
             .map_err(|_| Errno(libc::EDEADLK))?;
         let endpoint = connections.handles.stream(handle)?;
+        let quota = &self.parts.send_quota;
+        let is_query = matches!(operation, CALL_QUERY | CALL_QUERY_NOTIFY);
+        let limited = quota.is_limited() && !is_query;
+        if limited && !quota.is_open(self.parts.platform.now_ns()) {
+            return Err(Errno(libc::EDQUOT));
+        }
         let Some(in_flight) = endpoint.enter() else {
             return Err(Errno(libc::EPIPE));
         };
@@ -311,6 +338,9 @@ impl CvmCalls {
         match result {
             Ok(value) if value < -MAX_ERRNO => Err(Errno(libc::EIO)),
             Ok(value) => {
+                if limited && value >= 0 {
+                    quota.charge(self.parts.platform.now_ns(), call.len);
+                }
                 if operation == CALL_DELIVER && value >= 0 {
                     record.sent(call.len);
                     if let Some(traffic) = connections.traffic(handle) {
@@ -450,7 +480,15 @@ impl CvmCalls {
             self.parts.timings.record(Event::FirstOutput);
             self.parts.record.wrote_to_console(bytes.len() as u64);
             let mut output = self.parts.output.borrow_mut();
-            output.write(bytes, &|| processor.is_killed());
+            let Parts {
+                platform,
+                output_limit,
+                output_gap,
+                ..
+            } = &self.parts;
+            output_limit.pass(output_gap, platform.now_ns(), bytes, |bytes| {
+                output.write(bytes, &|| processor.is_killed());
+            });
         })
     }
 
@@ -458,7 +496,17 @@ impl CvmCalls {
         self.take_text(processor, ptr, len, |bytes| {
             self.parts.record.logged(bytes.len() as u64);
             let mut log = self.parts.log.borrow_mut();
-            log.write(bytes, &|| processor.is_killed());
+            // A report shows the last of it, whatever was dropped before.
+            log.remember(bytes);
+            let Parts {
+                platform,
+                output_limit,
+                log_gap,
+                ..
+            } = &self.parts;
+            output_limit.pass(log_gap, platform.now_ns(), bytes, |bytes| {
+                log.write(bytes, &|| processor.is_killed());
+            });
         })
     }
 
@@ -493,6 +541,7 @@ impl CvmCalls {
     ) -> Answer {
         let key = self.key(key)?;
         let class = Class::new(class).ok_or(Errno(libc::EINVAL))?;
+        self.parts.grants.advertise(Kind::Portal(class), key)?;
         let image = self.parts.layout.base..self.parts.layout.boot;
         let entry = self.addressing.to_monitor(function);
         if !image.contains(&entry) || !self.authority.covers(entry, 1) {
@@ -512,10 +561,14 @@ impl CvmCalls {
             exchange
                 .registry()
                 .advertise_stream(&self.parts.table, (class, key), stream)?;
-        self.parts.console.line(&format!(
+        let line = format!(
             "MON: STREAM_CAP[{}] {function:#x} {key} {device:#x}",
             exchange.next_stream()
-        ));
+        );
+        let now = self.parts.platform.now_ns();
+        if self.parts.output_limit.admit(now, line.len() as u64) {
+            self.parts.console.line(&line);
+        }
         exchange.notify_all(advertised.interested);
         Ok(advertised.id as i64)
     }
@@ -524,12 +577,23 @@ impl CvmCalls {
         if len == 0 {
             return Err(Errno(libc::EINVAL));
         }
-        let (range, mode) = match mode {
-            0 => (self.to_load_and_store(ptr, len)?, Mode::ReadWrite),
-            1 => (self.to_load(ptr, len)?, Mode::ReadOnly),
+        let mode = match mode {
+            0 => Mode::ReadWrite,
+            1 => Mode::ReadOnly,
             _ => return Err(Errno(libc::EINVAL)),
         };
+        let mut range = match mode {
+            Mode::ReadWrite => self.to_load_and_store(ptr, len)?,
+            Mode::ReadOnly => self.to_load(ptr, len)?,
+        };
         let key = self.key(key)?;
+        let mode = match self.parts.grants.advertise(Kind::File, key)? {
+            Access::ReadWrite => mode,
+            Access::ReadOnly => {
+                range = range.and_permissions(!Permissions::STORE)?;
+                Mode::ReadOnly
+            }
+        };
         let exchange = &self.parts.exchange;
         let advertised = exchange.registry().advertise_file(
             &self.parts.table,
@@ -543,6 +607,7 @@ impl CvmCalls {
     fn stream_probe(&self, key: u64, flags: u64, class: u64) -> Answer {
         let key = self.key(key)?;
         let class = Class::new(class).ok_or(Errno(libc::EINVAL))?;
+        self.parts.grants.probe(Kind::Portal(class), key)?;
         let Parts {
             exchange,
             table,
@@ -564,14 +629,16 @@ impl CvmCalls {
     fn file_probe(&self, key: u64, flags: u64, info: u64) -> Answer {
         let key = self.key(key)?;
         let place = self.to_store(info, size_of::<FileInfo>() as u64)?;
+        let mask = match self.parts.grants.probe(Kind::File, key)? {
+            Access::ReadWrite => Permissions::all(),
+            Access::ReadOnly => !Permissions::STORE,
+        };
         let registry = self.parts.exchange.registry();
-        let connected = registry.probe_file(&self.parts.table, key, notify(flags)?)?;
+        let connected = registry.probe_file_masked(&self.parts.table, key, notify(flags)?, mask)?;
         let publication = &connected.endpoint.payload().publication;
+        let writable = publication.mode == Mode::ReadWrite && mask.contains(Permissions::STORE);
         let mut bytes = [0; size_of::<FileInfo>()];
-        let words = [
-            publication.range.length(),
-            u64::from(publication.mode == Mode::ReadOnly),
-        ];
+        let words = [publication.range.length(), u64::from(!writable)];
         for (place, byte) in bytes
             .iter_mut()
             .zip(words.iter().flat_map(|word| word.to_le_bytes()))
@@ -593,7 +660,7 @@ impl CvmCalls {
         ptr: u64,
         len: u64,
     ) -> Answer {
-        let endpoint = Arc::clone(self.connections.borrow_mut().handles.file(handle)?);
+        let (endpoint, mask) = self.attachment(handle)?;
         let Some(_in_flight) = endpoint.enter() else {
             return Err(Errno(libc::ESTALE));
         };
@@ -601,7 +668,7 @@ impl CvmCalls {
             publication,
             traffic,
         } = endpoint.payload();
-        let range = publication.range;
+        let range = publication.range.and_permissions(mask)?;
         let len = range.clip(offset, len);
         if len == 0 {
             return Ok(0);
@@ -621,7 +688,7 @@ impl CvmCalls {
         ptr: u64,
         len: u64,
     ) -> Answer {
-        let endpoint = Arc::clone(self.connections.borrow_mut().handles.file(handle)?);
+        let (endpoint, mask) = self.attachment(handle)?;
         let Some(_in_flight) = endpoint.enter() else {
             return Err(Errno(libc::ESTALE));
         };
@@ -630,7 +697,8 @@ impl CvmCalls {
             traffic,
         } = endpoint.payload();
         let Publication { range, mode } = *publication;
-        if mode == Mode::ReadOnly {
+        let range = range.and_permissions(mask)?;
+        if mode == Mode::ReadOnly || !range.permissions().contains(Permissions::STORE) {
             return Err(Errno(libc::EACCES));
         }
         let len = range.clip(offset, len);
@@ -642,6 +710,13 @@ impl CvmCalls {
         let done = self.copy(processor, &endpoint, &destination, &source)?;
         traffic.used(len);
         Ok(done)
+    }
+
+    /// What is behind a handle to a range, and what this cVM may do with it at most.
+    fn attachment(&self, handle: u64) -> Result<(Arc<Endpoint<File>>, Permissions), Errno> {
+        let mut connections = self.connections.borrow_mut();
+        let (endpoint, mask) = connections.handles.attachment(handle)?;
+        Ok((Arc::clone(endpoint), mask))
     }
 
     /// Copies all of one range to another of the same length, which `endpoint` publishes; ends early when that is revoked.
@@ -739,12 +814,13 @@ impl CvmCalls {
         if !processor.set_entries(&entries) {
             return Err(Errno(libc::EBUSY));
         }
-        processor.set_patches(
-            layout.ram_end,
-            layout.end - layout.ram_end,
-            layout.ram_begin..layout.ram_end,
-            syscall,
-        );
+        // Where the cVM itself may not write, nothing is patched on its behalf: those calls keep trapping.
+        let stubs = layout.patch_end() - layout.ram_end;
+        let top = u64::try_from(self.authority.top()).unwrap_or(u64::MAX);
+        let code = layout.ram_begin.max(self.authority.base())..layout.ram_end.min(top);
+        if !code.is_empty() && self.authority.covers(layout.ram_end, stubs) {
+            processor.set_patches(layout.ram_end, stubs, code, syscall);
+        }
         self.parts.timings.record(Event::Ready);
         tracing::info!(cvm = self.parts.name, "ready");
         Ok(0)

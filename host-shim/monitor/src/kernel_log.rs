@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Write;
 
 use crate::console::ConsoleWriter;
+use crate::log_file::LogFile;
 use crate::outlets::LineSplitter;
 
 /// How many bytes are remembered.
@@ -14,7 +14,7 @@ const REMEMBERED: usize = 8 << 10;
 /// The log of one cVM.
 #[derive(Debug, Default)]
 pub struct KernelLog {
-    file: Option<File>,
+    file: Option<LogFile>,
     /// Shows it as it comes.
     echo: Option<ConsoleWriter>,
     /// For operators.
@@ -30,23 +30,27 @@ impl KernelLog {
         lines: Option<LineSplitter>,
     ) -> KernelLog {
         KernelLog {
-            file,
+            file: file.map(LogFile::new),
             echo,
             lines,
             recent: VecDeque::with_capacity(REMEMBERED),
         }
     }
 
-    /// Adds bytes; stops showing them when `is_killed`.
-    pub fn write(&mut self, bytes: &[u8], is_killed: &dyn Fn() -> bool) {
+    /// Keeps bytes for a report.
+    pub fn remember(&mut self, bytes: &[u8]) {
         let last = bytes
             .get(bytes.len().saturating_sub(REMEMBERED)..)
             .unwrap_or_default();
         let excess = (self.recent.len() + last.len()).saturating_sub(REMEMBERED);
         self.recent.drain(..excess);
         self.recent.extend(last);
+    }
+
+    /// Shows bytes; stops when `is_killed`.
+    pub fn write(&mut self, bytes: &[u8], is_killed: &dyn Fn() -> bool) {
         if let Some(file) = &mut self.file
-            && let Err(error) = file.write_all(bytes)
+            && let Err(error) = file.write(bytes)
         {
             tracing::warn!(%error, "the kernel's log is not written to its file any more");
             self.file = None;
@@ -91,11 +95,11 @@ mod tests {
     fn last_lines_are_remembered_and_nothing_more() {
         let mut log = KernelLog::default();
         for number in 0..10_000 {
-            log.write(format!("line {number}\n").as_bytes(), &|| false);
+            log.remember(format!("line {number}\n").as_bytes());
         }
         assert!(log.recent.len() <= REMEMBERED);
         assert_eq!(log.last_lines(2), ["line 9998", "line 9999"]);
-        log.write(&[b'x'; 3 * REMEMBERED], &|| false);
+        log.remember(&[b'x'; 3 * REMEMBERED]);
         assert_eq!(log.recent.len(), REMEMBERED);
     }
 

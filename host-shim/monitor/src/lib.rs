@@ -9,10 +9,11 @@
 //! | [`cvm`] | one cVM from its parts to its end |
 //! | [`image`], [`boot`] | what is in its memory when it starts |
 //! | [`hostcall`] | the answers to its kernel |
+//! | [`grants`], [`send_quota`], [`output_limit`], [`rate`] | what a cVM may, and how much of it |
 //! | [`exchange`], [`receiver`], [`lines`], [`watchdog`] | what cVMs have to do with each other |
-//! | [`console`], [`kernel_log`], [`run_directory`], [`timings`] | what comes out of it |
 //! | [`vcpu_record`], [`traffic`], [`statistics`] | what it did, in numbers |
 //! | [`trace`] | what it did, in time |
+//! | [`console`], [`kernel_log`], [`log_file`], [`run_directory`], [`timings`] | what comes out of it |
 //! | [`exit_code`] | how it ended |
 //! | [`sealed_set`] | the capabilities that it is entered with |
 //! | [`platform`] | the boundary to the processor; below it, everything that depends on one |
@@ -35,17 +36,22 @@ pub mod cvm;
 pub mod events;
 pub mod exchange;
 pub mod exit_code;
+pub mod grants;
 pub mod hostcall;
 pub mod image;
 pub mod journal;
 pub mod kernel_log;
 pub mod lines;
+pub mod log_file;
 pub mod outlets;
+pub mod output_limit;
 pub mod platform;
+pub mod rate;
 pub mod receiver;
 pub mod restart;
 pub mod run_directory;
 pub mod sealed_set;
+pub mod send_quota;
 pub mod signals;
 pub mod statistics;
 pub mod supervisor;

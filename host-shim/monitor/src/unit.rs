@@ -112,6 +112,8 @@ impl Unit {
             end: isolation.end,
             portal_deadline: config.portal_deadline,
             clean_room: config.clean_room,
+            grants: config.grants.clone(),
+            limits: config.limits,
             outlets: Arc::new(Outlets::new(single)),
             again: false,
         };

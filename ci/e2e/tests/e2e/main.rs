@@ -14,6 +14,7 @@ mod configuration;
 mod disks;
 mod endings;
 mod files;
+mod grants;
 mod hostile;
 mod isolation;
 mod many;

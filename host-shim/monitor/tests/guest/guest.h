@@ -81,6 +81,15 @@ extern char user_loop[], user_loop_end[], user_calls[], user_calls_end[], user_f
 /* For on_trap_kernel: takes a load from OUTSIDE for done. */
 void on_fixup(struct trap *trap);
 
+/* Scenarios in files of their own. */
+
+/* rights.c */
+int tries(void);
+int sends_much(void);
+int floods(void);
+int publishes_often(void);
+int has_memory(void);
+
 /* What the processor has of scenarios.c. */
 
 /* One load. */

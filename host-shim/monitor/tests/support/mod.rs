@@ -156,12 +156,13 @@ pub fn build_guest(name: &str, options: &[&str]) -> PathBuf {
     let (processor, processor_options) = processor();
     let name = format!("{name}-{processor}");
     let own = common.join(processor);
-    let mut own_sources: Vec<PathBuf> = std::fs::read_dir(&own)
-        .unwrap()
+    let mut sources: Vec<PathBuf> = [&common, &own]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "c" || end == "S"))
         .collect();
-    own_sources.sort();
+    sources.sort();
     // Tests run at the same time, in several processes: each builds its own, and the last one stays.
     let work = tempfile::tempdir_in(folder).unwrap();
     std::fs::write(work.path().join("hostcall_abi.h"), header()).unwrap();
@@ -196,9 +197,7 @@ pub fn build_guest(name: &str, options: &[&str]) -> PathBuf {
         .arg(crate_folder.join("../abi/include"))
         .arg("-o")
         .arg(&built)
-        .arg(common.join("guest.c"))
-        .arg(common.join("scenarios.c"))
-        .args(own_sources)
+        .args(sources)
         .output()
         .unwrap();
     assert!(

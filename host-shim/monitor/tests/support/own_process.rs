@@ -72,6 +72,8 @@ impl Monitor {
             end: None,
             portal_deadline: Duration::from_secs(1),
             clean_room: false,
+            grants: capstream_config::Grants::All,
+            limits: capstream_config::Limits::default(),
             outlets: Arc::new(Outlets::new(false)),
             again: false,
         };
