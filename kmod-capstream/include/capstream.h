@@ -49,6 +49,11 @@
 
 /*
  * Streams.
+ *
+ * write() delivers one message. It waits while the receiver has no buffer, and while this cVM has sent what it may in a second; with O_NONBLOCK it is
+ * EAGAIN then, and poll() tells POLLOUT of the former only. EPIPE when the receiver was reset or its cVM ended: CAP_STREAM_PRB connects to the
+ * next one. ETIMEDOUT when the receiver's kernel did not take the message in time, which ends that cVM: later writes are EPIPE. ECANCELED
+ * when this endpoint was reset meanwhile.
  */
 #define CAP_STREAM_TYPE 0xE4
 
@@ -64,18 +69,21 @@
 
 /* int, by value: bytes of the buffers registered from now on. EINVAL if <= 0 or above CAP_STREAM_MAX_SIZE. */
 #define CAP_STREAM_SET_SIZE _IOW(CAP_STREAM_TYPE, 0x01, int)
-/* char[CAP_KEY_LEN]: publish this endpoint as the receiver of the key. EADDRINUSE if another endpoint has it. */
+/*
+ * char[CAP_KEY_LEN]: publish this endpoint as the receiver of the key. EADDRINUSE if another endpoint has it, EACCES if this cVM may not
+ * publish it.
+ */
 #define CAP_STREAM_ADV _IOW(CAP_STREAM_TYPE, 0x02, int)
 /*
  * char[CAP_KEY_LEN]: connect this endpoint as a sender. Waits up to 30 s for the key to exist, then ETIMEDOUT;
- * with O_NONBLOCK EAGAIN at once.
+ * with O_NONBLOCK EAGAIN at once. EACCES, at once, if this cVM may not use the key.
  */
 #define CAP_STREAM_PRB _IOW(CAP_STREAM_TYPE, 0x03, int)
 /* int, by value: one of CAP_STREAM_SLEEP, CAP_STREAM_SPIN, CAP_STREAM_ADAPTIVE. */
 #define CAP_STREAM_SET_MODE _IOW(CAP_STREAM_TYPE, 0x04, int)
 /*
  * Pointer, by value: queue a receive buffer. EINVAL before CAP_STREAM_SET_SIZE; ENOBUFS when CAP_STREAM_BUFFERS are
- * queued; EFAULT if it is not writable memory of the caller; EBUSY if it overlaps a queued one.
+ * queued here, or as many at all endpoints as this cVM may have; EFAULT if it is not writable memory of the caller; EBUSY if it overlaps a queued one.
  */
 #define CAP_STREAM_REG_BUF _IOW(CAP_STREAM_TYPE, 0x05, int)
 /*

@@ -147,7 +147,7 @@ static void others_go_on(int mode, const char *name)
 	REQUIRE(ioctl(sender, CAP_STREAM_RESET) == 0, "RESET of the sender");
 }
 
-/* A WAIT that a RESET cancels, once it is known to sleep. */
+/* A WAIT and a write that a RESET cancels, once they are known to sleep. */
 static void reset_while_waiting(void)
 {
 	struct cap_stream_stats stats = { 0 };
@@ -164,6 +164,16 @@ static void reset_while_waiting(void)
 	pthread_join(thread, &result);
 	EXPECT_VALUE(ECANCELED, (intptr_t)result, "the WAIT ends with ECANCELED");
 	REQUIRE(ioctl(sender, CAP_STREAM_RESET) == 0, "RESET of the sender");
+
+	connect_both();
+	begin(&thread, write_message, NULL);
+	do
+		REQUIRE(ioctl(sender, CAP_STREAM_STATS, &stats) == 0, "STATS");
+	while (stats.sleeps == 0 && sched_yield() == 0);
+	EXPECT_OK(ioctl(sender, CAP_STREAM_RESET), "RESET of its own endpoint while a write sleeps");
+	pthread_join(thread, &result);
+	EXPECT_VALUE(ECANCELED, (intptr_t)result, "the write ends with ECANCELED");
+	REQUIRE(ioctl(receiver, CAP_STREAM_RESET) == 0, "RESET of the receiver");
 }
 
 int main(void)

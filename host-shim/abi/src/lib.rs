@@ -34,6 +34,11 @@ pub const CALL_QUERY_NOTIFY: u64 = 2;
 /// Operations of [`Hostcall::Call`] from here on belong to the device kind; the caller passes memory as with [`CALL_DELIVER`].
 pub const CALL_KIND: u64 = 16;
 
+/// Whether the caller passes memory with this operation of [`Hostcall::Call`]; the others are queries, or none at all.
+pub const fn passes_memory(operation: u64) -> bool {
+    operation == CALL_DELIVER || operation >= CALL_KIND
+}
+
 /// Direction of [`Hostcall::TranslateIp`]: from where the processor is to where an unpatched program would be.
 pub const TRANSLATE_TO_PROGRAM: u64 = 0;
 /// Direction of [`Hostcall::TranslateIp`]: from an address of the unpatched program to where to resume.

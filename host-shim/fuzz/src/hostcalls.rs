@@ -18,7 +18,7 @@ use arbitrary::{Result, Unstructured};
 use capstream_abi::boot::{
     HEAD, MMIO_BASE, MMIO_STRIDE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS,
 };
-use capstream_abi::{CALL_DELIVER, GuestEntries, Hostcall, KEY_LEN, Layout};
+use capstream_abi::{GuestEntries, Hostcall, KEY_LEN, Layout, passes_memory};
 use capstream_capability::{Capability, Permissions};
 use capstream_monitor::console::{Console, ConsoleWriter};
 use capstream_monitor::exchange::Exchange;
@@ -318,7 +318,7 @@ impl Processor for Cpu<'_, '_> {
         assert!(stacks.start < call.stack && call.stack <= stacks.end);
         assert_eq!((call.stack - stacks.start) % PORTAL_STACK_SIZE, 0);
         let message = self.allowed.borrow().clone().map(|allowed| allowed.from);
-        if call.operation == CALL_DELIVER {
+        if passes_memory(call.operation) {
             let message = message.as_ref().expect("a message");
             assert_eq!(call.len, message.end - message.start);
         } else {
@@ -805,7 +805,7 @@ fn call(world: &World<'_>, me: usize, number: u64, arguments: &[u64; 6]) -> bool
                 to: file.range.clone(),
             }),
         Some(Hostcall::Call) => {
-            let message = if d == CALL_DELIVER {
+            let message = if passes_memory(d) {
                 guest.own(b, c)
             } else {
                 None

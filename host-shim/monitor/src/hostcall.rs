@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
 use capstream_abi::{
-    CALL_DELIVER, CALL_KIND, CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall,
-    KEY_LEN, Layout, PROBE_NOTIFY, irq, power_off,
+    CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout, PROBE_NOTIFY,
+    irq, passes_memory, power_off,
 };
 use capstream_capability::{
     Capability, CapabilityError, Class, Endpoint, Key, Kind, Mode, Permissions, Portal,
@@ -286,7 +286,7 @@ impl CvmCalls {
     fn call(&self, processor: &dyn Processor, arguments: &[u64; 6]) -> Answer {
         let [handle, ptr, len, operation, ..] = *arguments;
         let source = match operation {
-            CALL_DELIVER | CALL_KIND.. => self.to_load(ptr, len)?,
+            operation if passes_memory(operation) => self.to_load(ptr, len)?,
             CALL_QUERY | CALL_QUERY_NOTIFY => {
                 self.authority.check_load(self.authority.base(), 0)?
             }
@@ -298,8 +298,8 @@ impl CvmCalls {
             .map_err(|_| Errno(libc::EDEADLK))?;
         let endpoint = connections.handles.stream(handle)?;
         let quota = &self.parts.send_quota;
-        let is_query = matches!(operation, CALL_QUERY | CALL_QUERY_NOTIFY);
-        let limited = quota.is_limited() && !is_query;
+        let passes = passes_memory(operation);
+        let limited = passes && quota.is_limited();
         if limited && !quota.is_open(self.parts.platform.now_ns()) {
             return Err(Errno(libc::EDQUOT));
         }
@@ -341,7 +341,7 @@ impl CvmCalls {
                 if limited && value >= 0 {
                     quota.charge(self.parts.platform.now_ns(), call.len);
                 }
-                if operation == CALL_DELIVER && value >= 0 {
+                if passes && value >= 0 {
                     record.sent(call.len);
                     if let Some(traffic) = connections.traffic(handle) {
                         traffic.delivered(call.len);

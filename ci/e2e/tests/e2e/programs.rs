@@ -21,7 +21,7 @@ programs! {
     /// A probe ends after its limit.
     stream_probe_timeout "/ld.so /tests/stream_probe_timeout" 2;
     /// A signal interrupts every wait; other tasks go on; a reset cancels.
-    stream_wait "/ld.so /tests/stream_wait" 56;
+    stream_wait "/ld.so /tests/stream_wait" 58;
     /// Poll, select and epoll wake on both sides.
     stream_poll "/ld.so /tests/stream_poll" 16;
     /// Order, contents, counters, reset, several senders.
