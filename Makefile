@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
 
-.PHONY: help run run-single run-dual run-file test bench lint format build prerequisites kernel monitor image clean distclean
+.PHONY: help run run-single run-dual run-file test soak bench lint format build prerequisites kernel monitor image clean distclean
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 # What cVMs run on, and the LLVM that builds for it; ci/environment says what the values mean.
@@ -22,6 +22,7 @@ help:
 	@echo "  make run-dual     two cVMs: a sender and a receiver"
 	@echo "  make run-file     one cVM that reads and writes a buffer of the monitor"
 	@echo "  make test         build for all targets, check the style, run all tests"
+	@echo "  make soak         an hour of messages while cVMs are killed and restarted; SECONDS=60 for a minute"
 	@echo "  make bench        build everything and measure it against what it replaces"
 	@echo
 	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
@@ -62,6 +63,10 @@ test: $(TARGETS:%=build-%) lint
 .PHONY: $(TARGETS:%=build-%)
 $(TARGETS:%=build-%): build-%:
 	@$(MAKE) --no-print-directory TARGET=$* build
+# SECONDS of messages, kills and restarts; SEED repeats a run.
+SECONDS ?= 3600
+soak: build
+	@ci/soak $(SECONDS) $(SEED)
 bench: $(TARGETS:%=build-%)
 	@ci/run-bench $(BENCH)
 

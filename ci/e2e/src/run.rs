@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,40 @@ impl Running {
                 return Ok(at.duration_since(self.started));
             }
         }
+    }
+
+    /// Looks at what is printed for so long.
+    ///
+    /// # Errors
+    ///
+    /// [`HarnessError::Timeout`] as soon as a line is `bad`, or the process ended.
+    pub fn watch(
+        &mut self,
+        time: Duration,
+        bad: impl Fn(&str) -> bool,
+    ) -> Result<(), HarnessError> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.receiver.recv_timeout(left) {
+                Ok(line) => {
+                    let is_bad = bad(&line.text);
+                    self.lines.push(line);
+                    if is_bad {
+                        return Err(self.timeout("a line tells of an error".to_owned(), time));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.timeout("it ended".to_owned(), time));
+                }
+            }
+        }
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Sends a signal.

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The monitor's command line.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use capstream_config::{ConfigError, Deployment};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use capstream_config::{ConfigError, Deployment, Severity};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::console::Console;
-use crate::control::client::{ClientError, Target};
+use crate::control::client::{ClientError, Format, Target};
 use crate::control::server::{Server, Subject};
 use crate::control::socket::{Listener, SocketError};
 use crate::control::{KindName, Request};
@@ -50,8 +51,38 @@ enum Command {
         #[command(flatten)]
         options: RunOptions,
     },
+    /// Look for mistakes in a file, without running anything
+    Check {
+        /// The YAML file
+        file: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the JSON schema of the YAML file, for editors
+    Schema,
+    /// Print what makes a shell complete the words of this command
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
     /// List cVMs
     Ps {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print what cVMs and channels did, in numbers
+    Stats {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what cVMs and channels do, again and again; q ends it
+    Top {
+        /// Seconds from one view to the next
+        #[arg(short = 'd', long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
+        interval: f64,
         #[command(flatten)]
         target: Target,
     },
@@ -120,6 +151,13 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("use a number of seconds from 0.1 to 3600".to_owned()),
+    }
 }
 
 /// Who wrote a line of a log.
@@ -203,6 +241,8 @@ enum StartError {
     Trace(#[from] TraceError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error("standard output: {0}")]
+    Output(#[source] std::io::Error),
     #[error("no deployment was named; use `monitor run FILE` or `monitor -y FILE`")]
     NoFile,
 }
@@ -219,7 +259,8 @@ impl StartError {
             | StartError::Run(
                 RunError::NoRuntime { .. } | RunError::Image(_) | RunError::Capfile { .. },
             ) => ExitCode::Usage,
-            StartError::Platform(_)
+            StartError::Output(_)
+            | StartError::Platform(_)
             | StartError::Trace(TraceError::Thread { .. })
             | StartError::Run(RunError::Platform(_) | RunError::Thread { .. }) => {
                 ExitCode::MonitorFailed
@@ -245,6 +286,19 @@ pub fn main() -> u8 {
     };
     let result = match command_line.command {
         Some(Command::Run { file, options }) => run(&file, options, start),
+        Some(Command::Check { file, format }) => check(&file, format),
+        Some(Command::Schema) => print(capstream_config::schema()),
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "monitor", &mut text);
+            print(text)
+        }
+        Some(Command::Man) => {
+            let mut text = Vec::new();
+            manual(&mut text)
+                .map_err(StartError::Output)
+                .and_then(|()| print(text))
+        }
         None => match &command_line.yaml {
             Some(file) => run(file, command_line.options, start),
             None => Err(StartError::NoFile),
@@ -268,11 +322,81 @@ pub fn main() -> u8 {
     }
 }
 
+/// Prints all of it. That nobody reads any more is no error.
+fn print(text: impl AsRef<[u8]>) -> Result<u8, StartError> {
+    match std::io::stdout().write_all(text.as_ref()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(StartError::Output(error))
+        }
+        _ => Ok(ExitCode::Success as u8),
+    }
+}
+
+/// The manual page: that of the command, and then those of its subcommands.
+fn manual(text: &mut Vec<u8>) -> std::io::Result<()> {
+    let command = CommandLine::command();
+    clap_mangen::Man::new(command.clone()).render(text)?;
+    for subcommand in command.get_subcommands() {
+        writeln!(
+            text,
+            ".SH \"MONITOR {}\"",
+            subcommand.get_name().to_uppercase()
+        )?;
+        let man = clap_mangen::Man::new(subcommand.clone());
+        man.render_synopsis_section(text)?;
+        man.render_description_section(text)?;
+        man.render_options_section(text)?;
+    }
+    Ok(())
+}
+
+/// Says what is wrong with a file.
+fn check(file: &Path, format: Format) -> Result<u8, StartError> {
+    let findings = Deployment::from_file(file)?.check();
+    let mut text = String::new();
+    for finding in &findings {
+        let line = match format {
+            Format::Table => format!(
+                "{}:{}: {}: {}",
+                file.display(),
+                finding.line,
+                finding.severity,
+                finding.message
+            ),
+            Format::Json => serde_json::json!({
+                "file": file,
+                "line": finding.line,
+                "severity": finding.severity.to_string(),
+                "message": finding.message,
+            })
+            .to_string(),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    if findings.is_empty() && format == Format::Table {
+        text = format!("{}: nothing is wrong with it\n", file.display());
+    }
+    let printed = print(text)?;
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    Ok(if worst == Some(Severity::Error) {
+        ExitCode::Usage as u8
+    } else {
+        printed
+    })
+}
+
 /// What is asked of a monitor that runs already.
 fn operate(command: Command) -> Result<(), ClientError> {
     match command {
-        // A run is not an operation, see `main`.
-        Command::Run { .. } => Ok(()),
+        // No operations on a monitor that runs, see `main`.
+        Command::Run { .. }
+        | Command::Check { .. }
+        | Command::Schema
+        | Command::Completions { .. }
+        | Command::Man => Ok(()),
+        Command::Stats { target } => target.stats(),
+        Command::Top { interval, target } => target.top(Duration::from_secs_f64(interval)),
         Command::Ps { target } => target.ps(),
         Command::Stop { cvm, target } => target.act(&cvm, &Request::Stop { cvm: cvm.clone() }),
         Command::Kill { cvm, target } => target.act(&cvm, &Request::Kill { cvm: cvm.clone() }),

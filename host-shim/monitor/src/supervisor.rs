@@ -22,7 +22,7 @@ use capstream_capability::{Capability, Key, Mode, Permissions, Publication};
 use capstream_config::{CapfileConfig, Deployment, Wait};
 
 use crate::control::{Answer, Controller, Refusal, Request};
-use crate::cvm::{self, EndOfCvm, Environment};
+use crate::cvm::{self, Cvm, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
 use crate::platform::{AddressSpace, Fault, Placement, Platform, PlatformError, Protection};
@@ -488,6 +488,12 @@ impl Supervisor {
             Request::List {} => {
                 let cvms = self.units.iter().map(Unit::report).collect();
                 Ok(Some(Answer::Cvms(cvms)))
+            }
+            Request::Statistics {} => {
+                let running = self.units.iter().filter_map(Unit::cvm);
+                Ok(Some(Answer::Statistics(
+                    running.map(Cvm::statistics).collect(),
+                )))
             }
             Request::Stop { cvm } => {
                 let unit = self.unit(&cvm)?;

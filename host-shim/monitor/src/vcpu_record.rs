@@ -113,6 +113,13 @@ pub struct Interrupts {
     pub devices: u64,
 }
 
+impl Interrupts {
+    /// From whatever.
+    pub const fn total(&self) -> u64 {
+        self.timer + self.console + self.capability + self.power_button + self.devices
+    }
+}
+
 impl VcpuRecord {
     /// Of a vCPU that has not run; with `ring`, where there is a trace.
     pub fn new(ring: Option<Arc<Ring>>) -> VcpuRecord {

@@ -4,10 +4,11 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::control::{Listing, Reply, Request, socket, table, terminal};
+use crate::control::{Listing, Reply, Request, Statistics, live, socket, table, terminal};
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +143,13 @@ fn list(path: &Path) -> Result<Listing, ClientError> {
     }
 }
 
+fn statistics(path: &Path) -> Result<Statistics, ClientError> {
+    match Connection::open(path, &Request::Statistics {})?.only()? {
+        Reply::Statistics(statistics) => Ok(*statistics),
+        other => unexpected(&other),
+    }
+}
+
 impl Target {
     /// The monitors that are meant when no cVM is named, with their cVMs.
     fn all(&self) -> Result<Vec<(PathBuf, Listing)>, ClientError> {
@@ -230,6 +238,52 @@ impl Target {
             Format::Json => print(&json(&listings)?)?,
         };
         Ok(())
+    }
+
+    /// `stats`: what the cVMs that run and the channels of a monitor did.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn stats(&self) -> Result<(), ClientError> {
+        let statistics = statistics(&self.only()?)?;
+        match self.format {
+            Format::Table => print(table::statistics(&statistics, None).trim_end())?,
+            Format::Json => print(&json(&statistics)?)?,
+        };
+        Ok(())
+    }
+
+    /// `top`: the same again and again, with rates, until the operator or the monitor ends it. As JSON, an object a line.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn top(&self, interval: Duration) -> Result<(), ClientError> {
+        let path = self.only()?;
+        let mut view = live::View::new().map_err(ClientError::Terminal)?;
+        let mut before: Option<Statistics> = None;
+        loop {
+            let now = match statistics(&path) {
+                // The monitor has ended.
+                Err(ClientError::Connect { .. } | ClientError::Broken(_)) if before.is_some() => {
+                    return Ok(());
+                }
+                now => now?,
+            };
+            let shown = match self.format {
+                Format::Table => {
+                    let text = table::statistics(&now, before.as_ref());
+                    view.show(&text).map_err(ClientError::Output)?;
+                    true
+                }
+                Format::Json => print(&json(&now)?)?,
+            };
+            before = Some(now);
+            if !shown || view.wait(interval).map_err(ClientError::Terminal)? {
+                return Ok(());
+            }
+        }
     }
 
     /// A command for one cVM that is answered when it is done.

@@ -24,9 +24,10 @@
 //! | [`server`] | the monitor's side |
 //! | [`client`] | the operator's side: the commands |
 //! | [`terminal`] | what `console` does with the operator's terminal |
-//! | [`table`] | what the commands print for people |
+//! | [`table`], [`live`] | what the commands print for people, once or again and again |
 
 pub mod client;
+pub mod live;
 pub mod server;
 pub mod socket;
 pub mod table;
@@ -42,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::EventRecord;
 use crate::outlets::{LogLine, Outlets, Source};
+use crate::statistics::{ChannelStatistics, CvmStatistics};
 
 /// What an operator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,8 @@ use crate::outlets::{LogLine, Outlets, Source};
 pub enum Request {
     /// What cVMs there are.
     List {},
+    /// What cVMs and channels did, in numbers.
+    Statistics {},
     /// Press the power button of a cVM, and wait for its end.
     Stop {
         /// Its name.
@@ -124,6 +128,8 @@ impl From<KindName> for Kind {
 pub enum Reply {
     /// To [`Request::List`].
     Cvms(Listing),
+    /// To [`Request::Statistics`].
+    Statistics(Box<Statistics>),
     /// It is done; this is how.
     Done(String),
     /// It is not done; this is why.
@@ -149,6 +155,19 @@ pub struct Listing {
     pub platform: String,
     /// In the order of the deployment.
     pub cvms: Vec<CvmState>,
+}
+
+/// What the cVMs that run and the channels of one monitor did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The monitor's process.
+    pub process: u32,
+    /// When this was, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// In the order of the deployment.
+    pub cvms: Vec<CvmStatistics>,
+    /// By kind and key.
+    pub channels: Vec<ChannelStatistics>,
 }
 
 /// One cVM, for `ps`.
@@ -206,6 +225,8 @@ pub enum Refusal {
 pub enum Answer {
     /// To [`Request::List`].
     Cvms(Vec<CvmState>),
+    /// To [`Request::Statistics`].
+    Statistics(Vec<CvmStatistics>),
     /// It is done; this is how.
     Done(String),
     /// Where what a cVM writes can be read, and its input be written to.

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use capstream_capability::{Key, Kind};
 
 use crate::control::socket::{Listener, is_operator};
-use crate::control::{Answer, Controller, KindName, Listing, Refusal, Reply, Request};
+use crate::control::{Answer, Controller, KindName, Listing, Refusal, Reply, Request, Statistics};
 use crate::events::Events;
 use crate::exchange::Exchange;
 use crate::journal::{Batch, Journal, Record};
-use crate::outlets::{LogLine, Outlets, Source};
+use crate::outlets::{LogLine, Outlets, Source, now_ms};
 
 /// How many connections there can be at a time.
 const MOST: usize = 64;
@@ -222,6 +222,15 @@ impl Shared {
                     platform: platform.clone(),
                     cvms,
                 }),
+            ),
+            (Answer::Statistics(cvms), _) => send(
+                stream,
+                &Reply::Statistics(Box::new(Statistics {
+                    process: std::process::id(),
+                    time_ms: now_ms(),
+                    cvms,
+                    channels: exchange.channels(),
+                })),
             ),
             (Answer::Done(how), _) => send(stream, &Reply::Done(how)),
             (Answer::Refused(refusal), _) => {

@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
-use crate::control::{CvmState, Listing};
+use crate::control::{CvmState, Listing, Statistics};
 use crate::events::EventRecord;
 use crate::outlets::LogLine;
+use crate::statistics::CvmStatistics;
 
 /// Columns, each as wide as its widest cell; the last one as it is.
 pub fn align(rows: &[Vec<String>]) -> String {
@@ -88,6 +89,112 @@ pub fn cvms(listings: &[Listing]) -> String {
     align(&rows)
 }
 
+/// What cVMs and channels did; with what it was `before`, per second.
+pub fn statistics(now: &Statistics, before: Option<&Statistics>) -> String {
+    let seconds = before
+        .map(|before| now.time_ms.saturating_sub(before.time_ms) as f64 / 1000.0)
+        .filter(|&seconds| seconds > 0.0);
+    // A count, or how much it grew in a second.
+    let grew = |now: u64, before: Option<u64>| match (seconds, before) {
+        (Some(seconds), Some(before)) => {
+            let per_second = now.saturating_sub(before) as f64 / seconds;
+            format!("{}/s", scaled(per_second.round() as u64))
+        }
+        _ => scaled(now),
+    };
+    let mut rows = vec![cells(&[
+        "NAME",
+        "CPU",
+        "MEMORY",
+        "SENT",
+        "BYTES",
+        "RECEIVED",
+        "BYTES",
+        "HOSTCALLS",
+        "INTERRUPTS",
+        "SLEEPS",
+    ])];
+    for cvm in &now.cvms {
+        let old = before.and_then(|before| before.cvms.iter().find(|old| old.number == cvm.number));
+        let count = |of: &dyn Fn(&CvmStatistics) -> u64| grew(of(cvm), old.map(of));
+        let calls = |cvm: &CvmStatistics| cvm.hostcalls.values().sum::<u64>();
+        let busy = match (cvm.busy_ns, old.and_then(|old| old.busy_ns), seconds) {
+            (Some(now), Some(before), Some(seconds)) => {
+                let share = now.saturating_sub(before) as f64 / seconds / 1e9;
+                format!("{:.0} %", 100.0 * share)
+            }
+            (Some(now), ..) => duration(now as f64 / 1e9),
+            (None, ..) => "-".to_owned(),
+        };
+        rows.push(vec![
+            cvm.cvm.clone(),
+            busy,
+            cvm.resident_bytes.map_or("-".to_owned(), scaled),
+            count(&|cvm| cvm.sent.messages),
+            count(&|cvm| cvm.sent.bytes),
+            count(&|cvm| cvm.received.messages),
+            count(&|cvm| cvm.received.bytes),
+            count(&calls),
+            count(&|cvm| cvm.interrupts.total()),
+            count(&|cvm| cvm.sleeps),
+        ]);
+    }
+    let mut text = align(&rows);
+    if now.channels.is_empty() {
+        return text;
+    }
+    let mut rows = vec![cells(&[
+        "KIND",
+        "KEY",
+        "OWNER",
+        "MESSAGES",
+        "BYTES",
+        "IN FLIGHT",
+        "PEERS",
+    ])];
+    for channel in &now.channels {
+        let old = before.and_then(|before| {
+            before.channels.iter().find(|old| {
+                (&old.kind, &old.key, &old.owner) == (&channel.kind, &channel.key, &channel.owner)
+            })
+        });
+        rows.push(vec![
+            channel.kind.clone(),
+            plain(&channel.key),
+            channel.owner.clone(),
+            grew(channel.messages, old.map(|old| old.messages)),
+            grew(channel.bytes, old.map(|old| old.bytes)),
+            channel.in_flight.to_string(),
+            if channel.peers.is_empty() {
+                "-".to_owned()
+            } else {
+                channel.peers.join(", ")
+            },
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&align(&rows));
+    text
+}
+
+/// `999`, `1.0k`, `12M`, `3.4G`: powers of 1000.
+pub fn scaled(count: u64) -> String {
+    let mut rest = count as f64;
+    if count < 1000 {
+        return count.to_string();
+    }
+    for unit in ["k", "M", "G", "T", "P"] {
+        rest /= 1000.0;
+        if rest < 9.95 {
+            return format!("{rest:.1}{unit}");
+        }
+        if rest < 999.5 {
+            return format!("{rest:.0}{unit}");
+        }
+    }
+    format!("{:.0}E", rest / 1000.0)
+}
+
 /// A line of a log.
 pub fn log_line(line: &LogLine) -> String {
     plain(&line.text)
@@ -127,6 +234,25 @@ mod tests {
     fn columns_are_aligned() {
         let rows = [cells(&["A", "LONG", "C"]), cells(&["aaa", "b", "c"])];
         assert_eq!(align(&rows), "A    LONG  C\naaa  b     c\n");
+    }
+
+    #[test]
+    fn large_numbers_are_short() {
+        let texts = [
+            0,
+            999,
+            1000,
+            9960,
+            123_456,
+            999_600,
+            5_000_000_000,
+            u64::MAX,
+        ]
+        .map(scaled);
+        assert_eq!(
+            texts,
+            ["0", "999", "1.0k", "10k", "123k", "1.0M", "5.0G", "18E"]
+        );
     }
 
     #[test]

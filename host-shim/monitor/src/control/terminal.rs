@@ -13,13 +13,18 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 /// Ctrl-], as in telnet.
 pub const DETACH: u8 = 0x1d;
 
-/// Raw mode, until it is dropped.
-struct RawMode {
+/// Raw mode of standard input, until it is dropped.
+pub struct RawMode {
     before: Termios,
 }
 
 impl RawMode {
-    fn enter() -> io::Result<RawMode> {
+    /// Enters it.
+    ///
+    /// # Errors
+    ///
+    /// When standard input is no terminal, or gone.
+    pub fn enter() -> io::Result<RawMode> {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
