@@ -249,7 +249,7 @@ fn a_flood_of_output_is_cut_and_harms_nobody() {
     let ended = Deployment::new()
         .cvm_with(
             "flood",
-            &["floods", "console", "100"],
+            &["writes_much", "console", "100"],
             "limits: { log_rate: 64K }",
         )
         .cvm("quiet", &["counts", &lines.to_string(), "it"])
@@ -277,7 +277,7 @@ fn a_flood_of_output_is_cut_and_harms_nobody() {
 #[test]
 fn a_log_is_cut_in_time_and_in_size() {
     let log = |limits: &str, count: &str| {
-        let deployment = Deployment::new().cvm_with("only", &["floods", "log", count], limits);
+        let deployment = Deployment::new().cvm_with("only", &["writes_much", "log", count], limits);
         deployment.run().expect(0);
         std::fs::read_to_string(deployment.logs().join("only.log")).unwrap()
     };

@@ -86,7 +86,7 @@ void on_fixup(struct trap *trap);
 /* rights.c */
 int tries(void);
 int sends_much(void);
-int floods(void);
+int writes_much(void);
 int publishes_often(void);
 int has_memory(void);
 

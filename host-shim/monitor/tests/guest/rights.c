@@ -87,7 +87,7 @@ int sends_much(void)
 }
 
 /* Writes argv[3] times 64 KiB of lines, to the log when argv[2] is "log", else to the console. */
-int floods(void)
+int writes_much(void)
 {
 	u64 call = string_equal(argv[2], "log") ? HOSTCALL_LOG_WRITE : HOSTCALL_CONSOLE_WRITE;
 

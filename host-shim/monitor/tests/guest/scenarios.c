@@ -1393,7 +1393,7 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
 	SCENARIO(counts), SCENARIO(measures), SCENARIO(classes),
-	SCENARIO(tries), SCENARIO(sends_much), SCENARIO(floods), SCENARIO(publishes_often), SCENARIO(has_memory),
+	SCENARIO(tries), SCENARIO(sends_much), SCENARIO(writes_much), SCENARIO(publishes_often), SCENARIO(has_memory),
 	PROCESSOR_SCENARIOS
 };
 
