@@ -329,7 +329,7 @@ impl CvmCalls {
             owner: receiver.number(),
         };
         let record = &self.parts.record;
-        record.portal_begins(call.owner, operation == CALL_DELIVER, call.len);
+        record.portal_begins(call.owner, passes, call.len);
         let result = processor.call_portal(&call, &**receiver.line());
         self.transfer.set(None);
         drop(stack);
