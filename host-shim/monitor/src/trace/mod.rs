@@ -30,7 +30,7 @@ use file::TraceFile;
 use ring::{CAPACITY, Ring};
 
 /// How often the rings are emptied.
-const PERIOD: Duration = Duration::from_millis(5);
+const PERIOD: Duration = Duration::from_millis(2);
 /// The longest text of a log event or of a field; guests have a part in some.
 const LONGEST: usize = 1024;
 

@@ -58,8 +58,13 @@ impl Monitor {
 
     /// Starts a cVM with a scenario of the guest and its arguments, and with a disk if one is named.
     pub fn start(&self, index: usize, args: &[&str], disk: Option<&Path>) -> Cvm {
+        self.start_as(&format!("c{index}"), index, args, disk)
+    }
+
+    /// The same with a name.
+    pub fn start_as(&self, name: &str, index: usize, args: &[&str], disk: Option<&Path>) -> Cvm {
         let spec = CvmSpec {
-            name: format!("c{index}"),
+            name: name.to_owned(),
             disk: disk.map(Path::to_owned),
             args: [&["/guest"], args]
                 .concat()
