@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
 
+.PHONY: attack fuzz sanitize loom prerequisites-attack
 .PHONY: help run run-single run-dual run-file test bench lint format build prerequisites kernel monitor image clean distclean
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
@@ -22,9 +23,12 @@ help:
 	@echo "  make run-dual     two cVMs: a sender and a receiver"
 	@echo "  make run-file     one cVM that reads and writes a buffer of the monitor"
 	@echo "  make test         build for all targets, check the style, run all tests"
+	@echo "  make attack       fuzz it for a moment, run tests under sanitizers, try interleavings"
 	@echo "  make bench        build everything and measure it against what it replaces"
 	@echo
 	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
+	@echo "  make fuzz, sanitize, loom    single steps of make attack, each longer; for"
+	@echo "                    make fuzz SECONDS=3600 FUZZ=virtqueue"
 	@echo "  make format       formats the Rust sources as lint wants them"
 	@echo "  make clean        remove what was built"
 	@echo "  make distclean    remove the cache folder too: $(CACHE)"
@@ -62,6 +66,17 @@ test: $(TARGETS:%=build-%) lint
 .PHONY: $(TARGETS:%=build-%)
 $(TARGETS:%=build-%): build-%:
 	@$(MAKE) --no-print-directory TARGET=$* build
+# Besides what is needed to build: runtimes of sanitizers, cargo-fuzz.
+prerequisites-attack:
+	@ci/prerequisites attack
+attack: prerequisites-attack
+	@ci/attack
+fuzz: prerequisites-attack
+	@ci/fuzz $(or $(SECONDS),600) $(FUZZ)
+sanitize: prerequisites-attack
+	@ci/sanitize
+loom: prerequisites
+	@ci/loom
 bench: $(TARGETS:%=build-%)
 	@ci/run-bench $(BENCH)
 
