@@ -2,6 +2,7 @@
 # The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
 
 .PHONY: help run run-single run-dual run-file test soak bench lint format build prerequisites kernel monitor image clean distclean
+.PHONY: attack fuzz sanitize loom prerequisites-attack
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 # What cVMs run on, and the LLVM that builds for it; ci/environment says what the values mean.
@@ -23,9 +24,12 @@ help:
 	@echo "  make run-file     one cVM that reads and writes a buffer of the monitor"
 	@echo "  make test         build for all targets, check the style, run all tests"
 	@echo "  make soak         an hour of messages while cVMs are killed and restarted; SECONDS=60 for a minute"
+	@echo "  make attack       fuzz it for a moment, run tests under sanitizers, try interleavings"
 	@echo "  make bench        build everything and measure it against what it replaces"
 	@echo
 	@echo "  make prerequisites, kernel, monitor, image, lint    single steps of the above"
+	@echo "  make fuzz, sanitize, loom    single steps of make attack, each longer; for"
+	@echo "                    make fuzz SECONDS=3600 FUZZ=virtqueue"
 	@echo "  make format       formats the Rust sources as lint wants them"
 	@echo "  make clean        remove what was built"
 	@echo "  make distclean    remove the cache folder too: $(CACHE)"
@@ -64,9 +68,19 @@ test: $(TARGETS:%=build-%) lint
 $(TARGETS:%=build-%): build-%:
 	@$(MAKE) --no-print-directory TARGET=$* build
 # SECONDS of messages, kills and restarts; SEED repeats a run.
-SECONDS ?= 3600
 soak: build
-	@ci/soak $(SECONDS) $(SEED)
+	@ci/soak $(or $(SECONDS),3600) $(SEED)
+# Besides what is needed to build: runtimes of sanitizers, cargo-fuzz.
+prerequisites-attack:
+	@ci/prerequisites attack
+attack: prerequisites-attack
+	@ci/attack
+fuzz: prerequisites-attack
+	@ci/fuzz $(or $(SECONDS),600) $(FUZZ)
+sanitize: prerequisites-attack
+	@ci/sanitize
+loom: prerequisites
+	@ci/loom
 bench: $(TARGETS:%=build-%)
 	@ci/run-bench $(BENCH)
 

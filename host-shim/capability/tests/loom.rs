@@ -188,3 +188,48 @@ fn of_two_changers_one_wakes() {
         }
     });
 }
+
+/// What `Wait` does while its endpoint is taken back: whoever would sleep is told.
+#[test]
+fn a_waiter_sees_the_revocation_or_is_woken() {
+    loom::model(|| {
+        let (set, revocation) = (Arc::new(ArmedSet::new()), Arc::new(Revocation::new()));
+        let waiter = {
+            let (set, revocation) = (Arc::clone(&set), Arc::clone(&revocation));
+            thread::spawn(move || {
+                set.arm(70);
+                !revocation.is_revoked()
+            })
+        };
+        revocation.revoke();
+        assert!(revocation.wait_drained(far()));
+        let woken: Vec<u16> = set.take().into_iter().flatten().collect();
+        if waiter.join().unwrap() {
+            assert_eq!(woken, [70]);
+        }
+    });
+}
+
+/// A cVM that gives its last handle back does not take others out of the set.
+#[test]
+fn who_stops_waiting_leaves_others_in_the_set() {
+    check(3, || {
+        let set = Arc::new(ArmedSet::new());
+        let changed = Arc::new(AtomicBool::new(false));
+        set.arm(64);
+        let waiter = {
+            let (set, changed) = (Arc::clone(&set), Arc::clone(&changed));
+            thread::spawn(move || sleeps(&set, &changed, 70))
+        };
+        let leaver = {
+            let set = Arc::clone(&set);
+            thread::spawn(move || set.disarm(64))
+        };
+        let woken = change(&set, &changed);
+        leaver.join().unwrap();
+        if waiter.join().unwrap() {
+            assert!(woken.contains(&70), "70 sleeps, woken are {woken:?}");
+        }
+        assert!(woken.iter().all(|index| [64, 70].contains(index)));
+    });
+}

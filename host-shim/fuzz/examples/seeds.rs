@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Writes what the targets begin with into the folder that is named: a folder for each target, a file for each input.
+//! Writes what the targets begin with into the folder that is named: a folder for each target, a file for each input, and a dictionary of
+//! the words that the monitor's file is made of.
 
 use std::path::PathBuf;
 
@@ -16,5 +17,10 @@ fn main() -> std::io::Result<()> {
             std::fs::write(folder.join(format!("seed-{number}")), bytes)?;
         }
     }
-    Ok(())
+    let mut words: Vec<_> = capstream_config::KEYS.iter().map(|key| key.name).collect();
+    words.extend(["cVMs", "- ", ": ", "&a ", "*a", "<<", "|", ">-", "!!"]);
+    words.sort_unstable();
+    words.dedup();
+    let words: String = words.iter().map(|word| format!("{word:?}\n")).collect();
+    std::fs::write(folder.join("deployment_file.dict"), words)
 }

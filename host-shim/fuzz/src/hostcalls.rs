@@ -20,18 +20,23 @@ use capstream_abi::boot::{
 };
 use capstream_abi::{GuestEntries, Hostcall, KEY_LEN, Layout, passes_memory};
 use capstream_capability::{Capability, Permissions};
+use capstream_config::{Grants, Limits};
 use capstream_monitor::console::{Console, ConsoleWriter};
 use capstream_monitor::exchange::Exchange;
+use capstream_monitor::grants::CvmGrants;
 use capstream_monitor::hostcall::{CvmCalls, Parts};
 use capstream_monitor::kernel_log::KernelLog;
 use capstream_monitor::outlets::{Outlets, ProgramOutput};
+use capstream_monitor::output_limit::OutputLimit;
 use capstream_monitor::platform::{
     AddressSpace, Addressing, Fault, FaultReport, Hostcalls, Placement, Platform, PlatformError,
     PortalCall, PortalFailure, PortalRun, Processor, Protection, Vcpu, VcpuLine, VectorState,
 };
 use capstream_monitor::receiver::Receiver;
 use capstream_monitor::sealed_set::SealedSet;
+use capstream_monitor::send_quota::SendQuota;
 use capstream_monitor::timings::Timings;
+use capstream_monitor::vcpu_record::VcpuRecord;
 use capstream_virtio::{Block, BlockOptions, MmioTransport};
 
 use crate::arena::{Arena, PAGE};
@@ -90,6 +95,7 @@ impl Platform for TestPlatform {
         _layout: &Layout,
         _set: &SealedSet,
         _entry: u64,
+        _record: Arc<VcpuRecord>,
     ) -> std::result::Result<Box<dyn Vcpu>, PlatformError> {
         Err(PlatformError::TooManyVcpus { max: 0 })
     }
@@ -657,8 +663,14 @@ fn guest(
         output: RefCell::new(ProgramOutput::new(writer, Arc::clone(&outlets))),
         outlets,
         log: RefCell::new(KernelLog::default()),
+        grants: CvmGrants::new("guest", &Grants::default()),
+        send_quota: SendQuota::new(&Limits::default()),
+        output_limit: OutputLimit::new(Limits::default().log_rate),
+        output_gap: Cell::default(),
+        log_gap: Cell::default(),
         devices: vec![transport],
         timings: Arc::new(Timings::new(Instant::now())),
+        record: Arc::default(),
     });
     // Keys, entries and the like, so that calls get somewhere.
     for (slot, key) in [b"one", b"two", b"six"].iter().enumerate() {

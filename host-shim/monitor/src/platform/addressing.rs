@@ -48,6 +48,7 @@ impl Addressing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use capstream_capability::Capability;
 
     #[test]
     fn addresses_go_there_and_back() {
@@ -59,5 +60,41 @@ mod tests {
         let same = Addressing::same(0x2000_0000);
         assert_eq!(same.to_monitor(0x2000_0010), 0x2000_0010);
         assert_eq!(same.to_code(7), 7);
+    }
+
+    /// For every combination of numbers near what can go wrong: what the bounds of a cVM let through is exactly what its code calls its own.
+    #[test]
+    fn only_the_code_s_own_addresses_lie_in_the_range() {
+        const SIZE: u64 = 0x3000;
+        let mut numbers: Vec<u64> = Vec::new();
+        for middle in [0, SIZE, 0x2000_0000, 1 << 63] {
+            for offset in [0, 1, 0x1000, SIZE] {
+                numbers.extend([middle + offset, u64::wrapping_sub(middle, offset)]);
+            }
+        }
+        for &begin in &numbers {
+            let Ok(authority) = Capability::root().restrict(begin, SIZE) else {
+                continue;
+            };
+            for &code_base in &numbers {
+                let addressing = Addressing::new(begin, code_base);
+                for &address in &numbers {
+                    let monitors = addressing.to_monitor(address);
+                    assert_eq!(addressing.to_code(monitors), address);
+                    for &len in &numbers {
+                        // Counted from the begin of the range, which the code may see wrap around.
+                        let offset = u128::from(address.wrapping_sub(code_base));
+                        let own = offset + u128::from(len) <= u128::from(SIZE);
+                        let covered = authority.covers(monitors, len);
+                        assert!(!covered || own, "{addressing:?} {address:#x} {len:#x}");
+                        // No bytes at the end of the address space have no address.
+                        assert!(
+                            covered == own || len == 0,
+                            "{addressing:?} {address:#x} {len:#x}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }
