@@ -104,3 +104,22 @@ fn output_limit() {
     );
     assert!(outcome.output().count() < 5000);
 }
+
+/// A program waits, or is told so, when its cVM has sent what it may in a second.
+#[test]
+fn message_limit() {
+    let outcome = runs::succeed(&Deployment::new("message_limit").cvm(
+        Cvm::new("limited", "/ld.so /tests/stream_quota 10").keys("limits: { messages: 10 }"),
+    ));
+    runs::assert_checks(outcome.output(), 11, &outcome.printed());
+}
+
+/// The number of buffers of all streams together is a limit of the cVM.
+#[test]
+fn buffer_limit() {
+    let outcome =
+        runs::succeed(&Deployment::new("buffer_limit").cvm(
+            Cvm::new("limited", "/ld.so /tests/stream_buffers 5").keys("limits: { buffers: 5 }"),
+        ));
+    runs::assert_checks(outcome.output(), 14, &outcome.printed());
+}
