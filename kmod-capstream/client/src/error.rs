@@ -75,17 +75,33 @@ pub enum Error {
         /// What was tried.
         action: String,
     },
-    /// The sender is not connected.
-    #[error("{node} is not connected to a receiver: call Sender::probe first")]
+    /// The cVM has published as much as the deployment allows.
+    #[error(
+        "{node} was not {action}: this cVM has published as much as the limits of its deployment allow"
+    )]
+    LimitReached {
+        /// The node.
+        node: PathBuf,
+        /// What was tried.
+        action: String,
+    },
+    /// Nothing was probed, or the endpoint was reset since.
+    #[error("{node} is not connected to anything: probe a key first")]
     NotConnected {
         /// Its node.
         node: PathBuf,
     },
     /// The other side is gone: its program took its key back, or its cVM has ended.
-    #[error(
-        "the receiver that {node} was connected to is gone: probe its key again to connect to the next one"
-    )]
+    #[error("what {node} was connected to is gone: probe its key again to connect to the next one")]
     PeerGone {
+        /// Our node.
+        node: PathBuf,
+    },
+    /// The kernel of the other side did not take a call within its deadline. Its cVM is ended.
+    #[error(
+        "what {node} is connected to did not answer in time, and its cVM is ended: probe the key again to connect to the next one"
+    )]
+    PeerStuck {
         /// Our node.
         node: PathBuf,
     },
@@ -144,7 +160,9 @@ pub enum Error {
         node: PathBuf,
     },
     /// All places of the queue are taken.
-    #[error("{node} has as many buffers as it can queue: receive messages first")]
+    #[error(
+        "{node} has as many buffers as it, or the limits of the deployment, allow: receive messages first"
+    )]
     QueueFull {
         /// The node.
         node: PathBuf,
@@ -208,7 +226,9 @@ impl From<Error> for io::Error {
             | Error::MessageTooLong { .. }
             | Error::OutOfRange { .. } => ErrorKind::InvalidInput,
             Error::KeyTaken { .. } | Error::NodeInUse { .. } => ErrorKind::AddrInUse,
-            Error::NoPeer { .. } | Error::TimedOut { .. } => ErrorKind::TimedOut,
+            Error::NoPeer { .. } | Error::TimedOut { .. } | Error::PeerStuck { .. } => {
+                ErrorKind::TimedOut
+            }
             Error::Refused { .. } | Error::ReadOnly { .. } => ErrorKind::PermissionDenied,
             Error::NotConnected { .. } => ErrorKind::NotConnected,
             Error::PeerGone { .. } | Error::Revoked { .. } => ErrorKind::BrokenPipe,
@@ -216,9 +236,10 @@ impl From<Error> for io::Error {
             Error::Interrupted { .. } => ErrorKind::Interrupted,
             Error::Reset { .. } => ErrorKind::ConnectionReset,
             Error::Other { source, .. } => source.kind(),
-            Error::ForeignBuffer { .. } | Error::NoBuffer { .. } | Error::QueueFull { .. } => {
-                ErrorKind::Other
-            }
+            Error::ForeignBuffer { .. }
+            | Error::NoBuffer { .. }
+            | Error::QueueFull { .. }
+            | Error::LimitReached { .. } => ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }
@@ -232,6 +253,8 @@ pub(crate) fn other(node: PathBuf, action: impl Into<String>, errno: Errno) -> E
         Errno::CANCELED => Error::Reset { node },
         Errno::NOTCONN => Error::NotConnected { node },
         Errno::PIPE => Error::PeerGone { node },
+        // The kernel's limit of a probe is dealt with there.
+        Errno::TIMEDOUT => Error::PeerStuck { node },
         Errno::STALE => Error::Revoked { node },
         Errno::NOBUFS => Error::QueueFull { node },
         _ => Error::Other {

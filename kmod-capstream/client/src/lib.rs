@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`Receiver`], [`Sender`] | `/cap/chN` | messages, put by the sender directly into a buffer of the receiver |
 //! | [`CapFile`], [`Publication`] | `/cap/cfN` | memory of one cVM, read and written by others |
+//! | [`Bell`] | `/cap/cgN` | a doorbell with a counter |
 //!
 //! A receiver publishes a *key*, a sender *probes* it:
 //!
@@ -72,6 +73,7 @@
 #[cfg(feature = "tokio")]
 #[allow(unsafe_code, reason = "a runtime wants to know that a file stays open")]
 mod asynchronous;
+mod bell;
 mod error;
 mod file;
 mod key;
@@ -90,9 +92,10 @@ mod stats;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncReceiver, AsyncSender};
+pub use bell::Bell;
 pub use error::Error;
 pub use file::{Access, CapFile, Publication};
 pub use key::{KEY_LEN, Key};
 pub use receiver::{Message, Receiver};
 pub use sender::Sender;
-pub use stats::{FileStats, Mode, StreamStats};
+pub use stats::{BellStats, FileStats, Mode, StreamStats};

@@ -142,6 +142,10 @@ impl Node {
                 node: self.path(),
                 action: format!("publish the key '{key}'"),
             },
+            Errno::MFILE => Error::LimitReached {
+                node: self.path(),
+                action: format!("published under the key '{key}'"),
+            },
             _ => self.other(format!("publish it under the key '{key}'"), errno),
         })
     }
@@ -297,4 +301,14 @@ pub(crate) static FILE: Kind = Kind {
     prefix: "/cap/cf",
     probe: requests::file_probe,
     advertise: requests::file_advertise,
+};
+
+/// Doorbells.
+pub(crate) static BELL: Kind = Kind {
+    major: requests::BELL_MAJOR,
+    name: "bell",
+    pattern: "/cap/cgN",
+    prefix: "/cap/cg",
+    probe: requests::bell_probe,
+    advertise: requests::bell_advertise,
 };

@@ -21,10 +21,11 @@ use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 
 use crate::error::Error;
 use crate::key::Key;
-use crate::stats::{FileStats, Mode, StreamStats};
+use crate::stats::{BellStats, FileStats, Mode, StreamStats};
 
 pub(crate) const FILE_MAJOR: u32 = 43;
 pub(crate) const STREAM_MAJOR: u32 = 45;
+pub(crate) const BELL_MAJOR: u32 = 50;
 /// Bytes of the largest receive buffer.
 pub(crate) const MAX_SIZE: usize = 64 << 20;
 /// Bytes of the largest range that can be published.
@@ -34,6 +35,7 @@ pub(crate) const BUFFERS: usize = 64;
 
 const STREAM: u8 = 0xE4;
 const FILE: u8 = 0xE2;
+const BELL: u8 = 0xE6;
 const STREAM_SET_SIZE: Opcode = opcode::write::<c_int>(STREAM, 0x01);
 const STREAM_ADV: Opcode = opcode::write::<c_int>(STREAM, 0x02);
 const STREAM_PRB: Opcode = opcode::write::<c_int>(STREAM, 0x03);
@@ -49,6 +51,10 @@ const FILE_PRB: Opcode = opcode::write::<c_int>(FILE, 0x03);
 const FILE_SET_MODE: Opcode = opcode::write::<c_int>(FILE, 0x04);
 const FILE_REVOKE: Opcode = opcode::none(FILE, 0x10);
 const FILE_STATS: Opcode = opcode::read::<FileStats>(FILE, 0x11);
+const BELL_ADV: Opcode = opcode::write::<c_int>(BELL, 0x01);
+const BELL_PRB: Opcode = opcode::write::<c_int>(BELL, 0x02);
+const BELL_RESET: Opcode = opcode::none(BELL, 0x10);
+const BELL_STATS: Opcode = opcode::read::<BellStats>(BELL, 0x11);
 
 /// A request with one argument, by value or a pointer, after which any memory that the kernel knows of may have changed.
 struct Request<const OPCODE: Opcode>(*mut c_void);
@@ -283,4 +289,21 @@ pub(crate) fn file_revoke(node: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(crate) fn file_stats(node: BorrowedFd<'_>) -> Result<FileStats, Errno> {
     // SAFETY: the request writes a structure of this layout, whatever was there before.
     unsafe { ioctl(node, Getter::<FILE_STATS, FileStats>::new()) }
+}
+
+pub(crate) fn bell_advertise(node: BorrowedFd<'_>, name: &Key) -> Result<(), Errno> {
+    key::<BELL_ADV>(node, name)
+}
+
+pub(crate) fn bell_probe(node: BorrowedFd<'_>, name: &Key) -> Result<(), Errno> {
+    key::<BELL_PRB>(node, name)
+}
+
+pub(crate) fn bell_reset(node: BorrowedFd<'_>) -> Result<(), Errno> {
+    number::<BELL_RESET>(node, 0)
+}
+
+pub(crate) fn bell_stats(node: BorrowedFd<'_>) -> Result<BellStats, Errno> {
+    // SAFETY: the request writes a structure of this layout, whatever was there before.
+    unsafe { ioctl(node, Getter::<BELL_STATS, BellStats>::new()) }
 }

@@ -88,7 +88,7 @@ impl Sender {
     /// Sends one message, whole or not at all; waits while the receiver has no buffer. When it returns, the message is in the receiver's buffer.
     ///
     /// # Errors
-    /// [`Error::NotConnected`], [`Error::PeerGone`], [`Error::MessageTooLong`], [`Error::Interrupted`] by a signal.
+    /// [`Error::NotConnected`], [`Error::PeerGone`], [`Error::PeerStuck`], [`Error::MessageTooLong`], [`Error::Interrupted`] by a signal.
     pub fn send(&self, message: &[u8]) -> Result<(), Error> {
         self.write(self.node.waiting(), message)
     }

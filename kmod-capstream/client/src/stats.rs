@@ -77,3 +77,31 @@ pub struct FileStats {
     /// 1 while it publishes a range.
     pub published: u32,
 }
+
+/// Counters of a bell since its last reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BellStats {
+    /// Units that wait to be taken now.
+    pub count: u64,
+    /// Times units were added to this bell.
+    pub rings: u64,
+    /// Units of those, modulo 2^64.
+    pub added: u64,
+    /// Times units were taken.
+    pub takes: u64,
+    /// Units of those, modulo 2^64.
+    pub taken: u64,
+    /// Times this bell added units to another one.
+    pub sent_rings: u64,
+    /// Times units did not fit here.
+    pub no_room: u64,
+    /// Interrupts that callers asked for.
+    pub notifications: u64,
+    /// Times a task of this cVM slept at this bell.
+    pub sleeps: u64,
+    /// 1 while the bell is published under a key.
+    pub advertised: u32,
+    /// 1 while it is connected to another one, which may be gone.
+    pub connected: u32,
+}

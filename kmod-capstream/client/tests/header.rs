@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::mem::offset_of;
 use std::process::{Command, Stdio};
 
-use capstream_client::{FileStats, KEY_LEN, StreamStats};
+use capstream_client::{BellStats, FileStats, KEY_LEN, StreamStats};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../include");
 
@@ -155,6 +155,21 @@ fn structures_are_laid_out_as_in_rust() {
         size,
         read_only,
         published
+    );
+    source += &layout!(
+        "cap_bell_stats",
+        BellStats,
+        count,
+        rings,
+        added,
+        takes,
+        taken,
+        sent_rings,
+        no_room,
+        notifications,
+        sleeps,
+        advertised,
+        connected
     );
     compile("cc", "c", &["-std=c11"], &source);
 }

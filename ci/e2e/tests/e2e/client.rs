@@ -159,3 +159,16 @@ fn shared_memory() {
         ],
     );
 }
+
+/// A bell of one cVM, rung by another, and back.
+#[test]
+fn bells() {
+    let count = runs::volume(1000);
+    checks(
+        "client_bells",
+        &[
+            ("waiter", &format!("/tests/client_bell wait {count}"), 2),
+            ("ringer", &format!("/tests/client_bell ring {count}"), 3),
+        ],
+    );
+}
