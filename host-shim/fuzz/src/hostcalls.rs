@@ -619,7 +619,9 @@ fn guest(
     } else {
         Addressing::same(range.start)
     };
-    let table = exchange.register().unwrap();
+    let table = exchange
+        .register(capstream_capability::Limits::default())
+        .unwrap();
     let line = Arc::new(Line::default());
     let vcpu: Arc<dyn VcpuLine> = line.clone();
     exchange.set_line(table.owner(), Arc::clone(&vcpu));
