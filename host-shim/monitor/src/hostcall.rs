@@ -351,12 +351,14 @@ impl CvmCalls {
             }
             Err(failure) => {
                 processor.with_monitor_state(&mut || {
+                    // Before it ends, which takes its name.
+                    let owner = self.parts.exchange.name(receiver.owner());
                     if failure == PortalFailure::Faulted {
                         let report = processor.take_portal_fault().unwrap_or_default();
                         receiver.fail(PortalFailed::Faulted(report));
                     }
                     tracing::info!(
-                        cvm = self.parts.exchange.name(receiver.owner()),
+                        cvm = owner,
                         key = %endpoint.key(),
                         sender = self.parts.name,
                         ?failure,
