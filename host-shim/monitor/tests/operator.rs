@@ -70,7 +70,7 @@ fn nothing_touches_a_buffer_of_the_monitor_that_was_taken_back() {
         };
         let registry = exchange.registry();
         registry
-            .advertise_file(registry.monitor(), key, publication)
+            .advertise_file(registry.monitor(), key, publication.into())
             .unwrap();
         let users = [
             monitor.start(0, &["large_writer", "1"], None),

@@ -23,7 +23,6 @@ use capstream_monitor::exit_code::Outcome;
 use capstream_monitor::image::Image;
 use capstream_monitor::outlets::Outlets;
 use capstream_monitor::platform::{self, Options, Placement, Protection};
-use capstream_monitor::receiver::PORTAL_DEADLINE;
 use capstream_monitor::traffic::Traffic;
 
 /// Only a hang reaches it.
@@ -78,8 +77,10 @@ impl Monitor {
             size: Some(64 << 20),
             begin: None,
             end: None,
-            portal_deadline: PORTAL_DEADLINE,
+            portal_deadline: Duration::from_secs(1),
             clean_room: false,
+            grants: capstream_config::Grants::All,
+            limits: capstream_config::Limits::default(),
             outlets: Arc::new(Outlets::new(false)),
             again: false,
         };
