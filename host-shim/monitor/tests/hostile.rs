@@ -78,7 +78,7 @@ fn resident(running: &Running) -> u64 {
 
 fn flood(of: &str, count: u64) {
     let deployment = with_neighbours(Deployment::new())
-        .cvm("flood", &["floods", of, &rounds(count).to_string()]);
+        .cvm("flood", &["flood_of", of, &rounds(count).to_string()]);
     let mut running = deployment.start(Stdio::null());
     running.wait_for_line("flooded 0");
     let before = resident(&running);

@@ -1198,7 +1198,7 @@ static int victim(void)
 }
 
 /* argv[2]: of what; argv[3]: how many. Twice: what the monitor keeps of it is there after the first time. */
-static int floods(void)
+static int flood_of(void)
 {
 	static const char line[] = "a line that says nothing at all, for the eightieth thousandth time, and goes on\n";
 	u64 count = number(argv[3]);
@@ -1389,7 +1389,9 @@ static const struct { const char *name; int (*run)(void); } scenarios[] = {
 	SCENARIO(registers_are_kept), SCENARIO(leftovers_do_no_harm), SCENARIO(file_reader), SCENARIO(file_publisher),
 	SCENARIO(file_user), SCENARIO(receiver), SCENARIO(sender), SCENARIO(sender_for_ever),
 	SCENARIO(receiver_for_a_while), SCENARIO(large_owner), SCENARIO(large_receiver), SCENARIO(large_writer),
-	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver), SCENARIO(guesser), SCENARIO(own_timers), SCENARIO(hostile), SCENARIO(hostile_receiver), SCENARIO(victim), SCENARIO(floods), SCENARIO(own_endless_receiver),
+	SCENARIO(large_reader), SCENARIO(large_sender), SCENARIO(odd_receiver), SCENARIO(odd_sender), SCENARIO(own_receiver),
+	SCENARIO(guesser), SCENARIO(own_timers), SCENARIO(hostile), SCENARIO(hostile_receiver), SCENARIO(victim), SCENARIO(flood_of),
+	SCENARIO(own_endless_receiver),
 	SCENARIO(waits_for_power_button), SCENARIO(loops), SCENARIO(loops_in_hostcalls), SCENARIO(loops_in_program),
 	SCENARIO(sleeps), SCENARIO(writes_for_ever), SCENARIO(echoes), SCENARIO(has_disk), SCENARIO(discards),
 	SCENARIO(counts), SCENARIO(measures), SCENARIO(classes),
