@@ -131,6 +131,11 @@ static int receive(const char *key)
 		REQUIRE(ioctl(device, CAP_STREAM_WAIT_INFO, &info) == 0, "WAIT_INFO");
 		place = (const char *)(uintptr_t)info.address;
 		now = now_ns();
+		if (info.sequence != taken) {
+			printf("FAIL: message %llu of all is told to be number %llu\n", (unsigned long long)taken,
+			       (unsigned long long)info.sequence);
+			wrong++;
+		}
 		taken++;
 		bytes += info.length;
 		connection = connection_of(info.sender, now);
@@ -144,8 +149,8 @@ static int receive(const char *key)
 			memcpy(&head, place, sizeof(head));
 			if (head.size != info.length || head.sum != sum_of(place + sizeof(head), head.size - sizeof(head)) ||
 			    head.number != connection->next || head.small != connection->small) {
-				printf("FAIL: connection %llx: message %llu of %u bytes after %u small ones, where %llu of %llu after %llu was expected\n",
-				       (unsigned long long)head.connection, (unsigned long long)head.number, head.size, head.small,
+				printf("FAIL: %llu of all, sender %llx, connection %llx: message %llu of %u bytes after %u small ones, where %llu of %llu after %llu was expected\n",
+				       (unsigned long long)info.sequence, (unsigned long long)info.sender, (unsigned long long)head.connection, (unsigned long long)head.number, head.size, head.small,
 				       (unsigned long long)connection->next, (unsigned long long)info.length,
 				       (unsigned long long)connection->small);
 				wrong++;
