@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
 use capstream_abi::{
-    CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout,
-    PROBE_NOTIFY, irq, passes_memory, power_off,
+    CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout, PROBE_NOTIFY,
+    irq, passes_memory, power_off,
 };
 use capstream_capability::{
     Capability, CapabilityError, Class, Endpoint, Key, Kind, Mode, Permissions, Portal,
