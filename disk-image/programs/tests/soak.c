@@ -180,12 +180,14 @@ static int send_one(int device, uint32_t size)
 {
 	for (;;) {
 		ssize_t written = write(device, message, size);
+		/* A check that holds leaves no error behind. */
+		int error = errno;
 
 		if (written == (ssize_t)size)
 			return 0;
 		REQUIRE(written < 0, "a message is written whole");
-		if (errno != EINTR)
-			return errno;
+		if (error != EINTR)
+			return error;
 	}
 }
 
@@ -237,7 +239,8 @@ static int send_for_ever(uint64_t name, uint64_t seed, uint32_t largest, char **
 		REQUIRE(device >= 0, "/cap/ch2");
 		/* Its receiver may be on its way up, or stay away for longer than a probe waits. */
 		if (ioctl(device, CAP_STREAM_PRB, keys[next_random(&seed) % (uint64_t)key_count]) < 0) {
-			REQUIRE(errno == EINTR || errno == ETIMEDOUT || errno == EPIPE, "PRB");
+			error = errno;
+			REQUIRE(error == EINTR || error == ETIMEDOUT || error == EPIPE, "PRB");
 			close(device);
 			continue;
 		}

@@ -256,9 +256,7 @@ impl<A: Address> CapabilityOf<A> {
     /// [covered](CapabilityOf::covers).
     #[inline]
     pub fn restrict(&self, base: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
-        if let Err(error) = self.usable() {
-            return Err(error);
-        }
+        self.usable()?;
         if !self.covers(base, len) {
             return Err(self.out_of_bounds(base, len));
         }
@@ -278,9 +276,7 @@ impl<A: Address> CapabilityOf<A> {
     /// [`CapabilityError::Untagged`], [`CapabilityError::Sealed`].
     #[inline]
     pub fn and_permissions(&self, mask: Permissions) -> Result<CapabilityOf<A>, CapabilityError> {
-        if let Err(error) = self.usable() {
-            return Err(error);
-        }
+        self.usable()?;
         Ok(CapabilityOf {
             permissions: self.permissions.intersection(mask),
             ..*self
@@ -397,13 +393,8 @@ impl<A: Address> CapabilityOf<A> {
 
     #[inline]
     fn check(&self, need: Permissions, ptr: A, len: A) -> Result<CapabilityOf<A>, CapabilityError> {
-        let mut derived = match self.restrict(ptr, len) {
-            Ok(derived) => derived,
-            Err(error) => return Err(error),
-        };
-        if let Err(error) = self.permits(need) {
-            return Err(error);
-        }
+        let mut derived = self.restrict(ptr, len)?;
+        self.permits(need)?;
         derived.permissions = self
             .permissions
             .intersection(Permissions::GLOBAL.union(need));
@@ -424,9 +415,7 @@ impl<A: Address> CapabilityOf<A> {
 
     #[inline]
     fn usable(&self) -> Result<(), CapabilityError> {
-        if let Err(error) = self.tagged() {
-            return Err(error);
-        }
+        self.tagged()?;
         if self.otype.bits() != ObjectType::UNSEALED.bits() {
             return Err(CapabilityError::Sealed {
                 base: self.base.into(),

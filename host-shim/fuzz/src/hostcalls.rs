@@ -216,13 +216,13 @@ impl AddressSpace for Space {
         len: u64,
         _protection: Protection,
     ) -> std::result::Result<(), PlatformError> {
-        assert!(address % PAGE == 0 && len % PAGE == 0);
+        assert!(address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE));
         self.check(address, len);
         Ok(())
     }
 
     fn discard(&self, address: u64, len: u64) -> std::result::Result<(), PlatformError> {
-        assert!(address % PAGE == 0 && len % PAGE == 0 && len > 0);
+        assert!(address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0);
         let range = self.check(address, len);
         assert!(!self.is_protected(&range), "{range:x?} was discarded");
         self.arena.write(address, &vec![0; len as usize]);

@@ -133,7 +133,12 @@ impl AddressSpace for Space {
         offset: u64,
         len: u64,
     ) -> std::result::Result<(), PlatformError> {
-        assert!(address % PAGE == 0 && offset % PAGE == 0 && len % PAGE == 0 && len > 0);
+        assert!(
+            address.is_multiple_of(PAGE)
+                && offset.is_multiple_of(PAGE)
+                && len.is_multiple_of(PAGE)
+                && len > 0
+        );
         // A page that begins after the end of the file could not be accessed.
         let size = file.metadata().unwrap().len();
         assert!(
@@ -155,7 +160,7 @@ impl AddressSpace for Space {
         len: u64,
         _protection: Protection,
     ) -> std::result::Result<(), PlatformError> {
-        assert!(address % PAGE == 0 && len % PAGE == 0 && len > 0);
+        assert!(address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0);
         self.check(address, len);
         Ok(())
     }

@@ -15,7 +15,6 @@
 //!
 //! A killed cVM that does not end keeps its state; it counts as over after [`PATIENCE`], and its memory is never given back.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -373,7 +372,7 @@ impl Unit {
             },
             outcome: self.outcome.as_ref().map(Outcome::to_string),
             memory: self.spec.size,
-            disk: self.spec.disk.as_ref().map(PathBuf::clone),
+            disk: self.spec.disk.clone(),
             args: self.spec.args.clone(),
         }
     }

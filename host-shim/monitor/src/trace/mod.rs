@@ -168,7 +168,10 @@ struct Entry {
 
 impl Entry {
     fn set(&mut self, field: &Field, mut value: String) {
-        let end = value.floor_char_boundary(LONGEST);
+        let end = (0..=LONGEST.min(value.len()))
+            .rev()
+            .find(|&end| value.is_char_boundary(end))
+            .unwrap_or(0);
         value.truncate(end);
         match field.name() {
             "cvm" => self.cvm = Some(value),
