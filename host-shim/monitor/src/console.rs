@@ -59,6 +59,12 @@ impl Default for Console {
     }
 }
 
+/// Whether whoever writes on the monitor's behalf, and cannot be killed, has waited long enough for others and for a reader.
+pub fn given_up() -> impl Fn() -> bool {
+    let begin = Instant::now();
+    move || begin.elapsed() >= LINE_PATIENCE
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -79,8 +85,7 @@ impl Console {
         let mut line = Vec::with_capacity(text.len() + 1);
         line.extend(text.as_bytes());
         line.push(b'\n');
-        let begin = Instant::now();
-        self.write(&line, &|| begin.elapsed() >= LINE_PATIENCE);
+        self.write(&line, &given_up());
     }
 
     /// Writes all of `bytes` with nothing of others between; gives up when `is_killed`.
@@ -201,7 +206,7 @@ impl ConsoleWriter {
     /// Writes what is left of a line that will not be completed.
     pub fn finish(&mut self) {
         if !self.partial.is_empty() {
-            self.write(b"\n", &|| true);
+            self.write(b"\n", &given_up());
         }
     }
 }

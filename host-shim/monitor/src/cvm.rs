@@ -26,7 +26,7 @@ use capstream_config::Grants;
 use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
 
 use crate::boot::{Boot, BootError};
-use crate::console::{Console, ConsoleWriter};
+use crate::console::{Console, ConsoleWriter, given_up};
 use crate::exchange::{CvmTable, Exchange};
 use crate::exit_code::Outcome;
 use crate::grants::CvmGrants;
@@ -570,15 +570,16 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
 fn take_apart(mut parts: Parts) -> Vec<String> {
     parts.devices.clear();
     parts.outlets.input.forget_line();
+    // Others may be writing at the moment, and what comes last is not lost for that.
     let output = parts.output.get_mut();
     parts
         .output_limit
-        .tell(&parts.output_gap, |bytes| output.write(bytes, &|| true));
+        .tell(&parts.output_gap, |bytes| output.write(bytes, &given_up()));
     output.finish();
     let log = parts.log.get_mut();
     parts
         .output_limit
-        .tell(&parts.log_gap, |bytes| log.write(bytes, &|| true));
+        .tell(&parts.log_gap, |bytes| log.write(bytes, &given_up()));
     log.finish();
     let last_lines = log.last_lines(LAST_LINES);
     if let Err(error) = parts.exchange.revoke_all(&parts.table, &parts.receiver) {
