@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -139,9 +140,19 @@ static void *take_once(void *expected)
 	return NULL;
 }
 
-static void *reset_owner(void *unused)
+static uint64_t sleeps_of(int device)
 {
-	(void)unused;
+	struct cap_bell_stats stats;
+
+	REQUIRE(ioctl(device, CAP_BELL_STATS, &stats) == 0, "STATS");
+	return stats.sleeps;
+}
+
+/* A reset ends the waits that there are, so it comes after so many of them. */
+static void *reset_owner(void *sleeps)
+{
+	while (sleeps_of(owner) < (uint64_t)(uintptr_t)sleeps)
+		sched_yield();
 	check(ioctl(owner, CAP_BELL_RESET) == 0, "RESET of the second thread", "%s", strerror(errno));
 	return NULL;
 }
@@ -232,7 +243,7 @@ static void ends(void)
 {
 	pthread_t thread;
 
-	thread = let(reset_owner, 0);
+	thread = let(reset_owner, sleeps_of(owner) + 1);
 	EXPECT_VALUE(-ECANCELED, count_of(owner), "RESET ends a read");
 	pthread_join(thread, NULL);
 	EXPECT_ERROR(EPIPE, ring(ringer, 1), "write to a bell that was reset");
