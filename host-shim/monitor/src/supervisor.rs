@@ -256,11 +256,12 @@ impl Supervisor {
         for index in 0..self.units.len() {
             match self.units.get(index).and_then(Unit::due) {
                 Some(Due::Start) => self.start(index),
-                Some(Due::Kill) => self.kill(index),
+                Some(Due::Kill) => self.end_now(index),
                 Some(Due::FreeFromPortal) => self.free_from_portal(index),
                 None => {}
             }
         }
+        self.units.iter_mut().for_each(Unit::tell_if_stuck);
         while !self.leaving && self.begun < self.units.len() && self.may_begin() {
             let index = self.begun;
             self.begun += 1;
@@ -356,7 +357,7 @@ impl Supervisor {
     fn signal(&mut self, signal: i32) {
         if self.leaving {
             for index in 0..self.units.len() {
-                self.kill(index);
+                self.end_now(index);
             }
             return;
         }
@@ -368,14 +369,14 @@ impl Supervisor {
         }
     }
 
-    fn kill(&mut self, index: usize) {
+    fn end_now(&mut self, index: usize) {
         if let Some(unit) = self.units.get_mut(index)
             && unit.cvm().is_some()
         {
             if !unit.is_killed() {
                 tracing::warn!(cvm = unit.name(), "it did not power off; it is killed");
             }
-            unit.kill();
+            unit.end_now();
         }
     }
 

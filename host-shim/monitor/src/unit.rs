@@ -151,11 +151,6 @@ impl Unit {
         matches!(self.state, State::Waiting)
     }
 
-    /// Whether it ended and stays so.
-    pub fn is_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
-    }
-
     /// Whether nothing is to be expected of it any more, unless an operator wants it.
     pub fn is_over(&self) -> bool {
         match &self.state {
@@ -223,31 +218,58 @@ impl Unit {
 
     /// Presses its power button: its programs get SIGTERM. A unit that is to be started again is not.
     pub fn stop(&mut self) {
-        match &mut self.state {
-            State::Running(life) => {
-                if life.asked.is_none() && life.killed.is_none() {
-                    life.asked = Some(Instant::now());
-                    life.cvm.receiver.line().raise(irq::POWER_BUTTON);
-                }
+        match &self.state {
+            State::Running(_) => {
                 self.then = Then::Stay;
+                self.press_power_button();
             }
             State::BackingOff { .. } => self.give_up(),
             State::Waiting | State::Ended => {}
         }
     }
 
-    /// Ends it at once.
+    /// Ends it at once. A unit that is to be started again is not.
     pub fn kill(&mut self) {
-        match &mut self.state {
-            State::Running(life) => {
-                if life.killed.is_none() {
-                    life.killed = Some(Instant::now());
-                    life.cvm.receiver.line().kill();
-                }
+        match &self.state {
+            State::Running(_) => {
                 self.then = Then::Stay;
+                self.end_now();
             }
             State::BackingOff { .. } => self.give_up(),
             State::Waiting | State::Ended => {}
+        }
+    }
+
+    fn press_power_button(&mut self) {
+        if let State::Running(life) = &mut self.state
+            && life.asked.is_none()
+            && life.killed.is_none()
+        {
+            life.asked = Some(Instant::now());
+            life.cvm.receiver.line().raise(irq::POWER_BUTTON);
+        }
+    }
+
+    /// Ends the present life, if there is one; what follows was decided before.
+    pub fn end_now(&mut self) {
+        if let State::Running(life) = &mut self.state
+            && life.killed.is_none()
+        {
+            life.killed = Some(Instant::now());
+            life.cvm.receiver.line().kill();
+        }
+    }
+
+    /// Tells those who wait for the end or for another life of one that cannot be ended.
+    pub fn tell_if_stuck(&mut self) {
+        if self.cvm().is_some() && self.is_over() {
+            let waiting = self.waiting_for_end.drain(..);
+            for reply in waiting.chain(self.waiting_for_start.drain(..)) {
+                // Whoever asked may be gone.
+                let _ = reply.send(Answer::Refused(Refusal::Stuck {
+                    name: self.spec.name.clone(),
+                }));
+            }
         }
     }
 
@@ -294,8 +316,8 @@ impl Unit {
         self.waiting_for_start.push(reply);
         self.back_off.reset();
         if self.cvm().is_some() {
-            self.stop();
             self.then = Then::Start;
+            self.press_power_button();
         } else {
             self.spec.outlets.reopen();
             self.state = State::BackingOff {

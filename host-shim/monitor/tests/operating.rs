@@ -183,6 +183,20 @@ fn restart_gives_another_life() {
 }
 
 #[test]
+fn restart_kills_a_cvm_that_has_had_its_time_and_starts_it() {
+    let deployment = Deployment::new()
+        .cvm_with("deaf", &["loops"], "stop_timeout: 0")
+        .with_control();
+    let mut operated = Operated::start(&deployment, "ready");
+    let said = operated.tell(&["restart", "deaf"]);
+    assert_eq!(said, "cVM `deaf` was started\n");
+    operated.running.wait_for_line("ready");
+    assert_eq!(operated.state("deaf")["lives"], 2);
+    operated.tell(&["kill", "deaf"]);
+    operated.running.wait().expect(121);
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let deployment = Deployment::of(&["waits_for_power_button"]).with_control();
     let operated = Operated::start(&deployment, "ready");

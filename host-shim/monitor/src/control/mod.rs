@@ -207,6 +207,12 @@ pub enum Refusal {
     /// The cVM was to be started, and was not.
     #[error("{0}")]
     NotStarted(String),
+    /// The cVM was killed, and is still there.
+    #[error("cVM `{name}` could not be killed; its memory stays taken until the monitor ends")]
+    Stuck {
+        /// Its name.
+        name: String,
+    },
     /// The monitor is ending.
     #[error("the monitor is ending its cVMs; start it again instead")]
     Leaving,
