@@ -48,6 +48,21 @@ impl Record for EventRecord {
     }
 }
 
+impl EventRecord {
+    /// What a log event says, now.
+    pub fn of(event: &tracing::Event<'_>) -> EventRecord {
+        let mut visitor = Visitor(EventRecord {
+            time_ms: now_ms(),
+            level: event.metadata().level().to_string(),
+            cvm: None,
+            message: String::new(),
+            fields: BTreeMap::new(),
+        });
+        event.record(&mut visitor);
+        visitor.0
+    }
+}
+
 /// The journal of events.
 pub type Events = Journal<EventRecord>;
 
@@ -70,19 +85,9 @@ impl EventLayer {
 
 impl<S: tracing::Subscriber> Layer<S> for EventLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let metadata = event.metadata();
-        if *metadata.level() > tracing::Level::INFO {
-            return;
+        if *event.metadata().level() <= tracing::Level::INFO {
+            self.events.push(EventRecord::of(event));
         }
-        let mut visitor = Visitor(EventRecord {
-            time_ms: now_ms(),
-            level: metadata.level().to_string(),
-            cvm: None,
-            message: String::new(),
-            fields: BTreeMap::new(),
-        });
-        event.record(&mut visitor);
-        self.events.push(visitor.0);
     }
 }
 

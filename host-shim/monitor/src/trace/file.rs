@@ -24,6 +24,7 @@ use super::perfetto::{
     Trace, TracePacket, TrackDescriptor, TrackEvent,
 };
 use super::ring::{Event, Ring, VcpuState};
+use crate::events::EventRecord;
 
 /// The only sequence of packets in a file.
 const SEQUENCE: u32 = 1;
@@ -280,15 +281,21 @@ impl TraceFile {
     }
 
     /// Something happened, to a cVM or not.
-    pub fn log(&mut self, time: u64, cvm: Option<&str>, what: &str, fields: &[(String, String)]) {
-        let place = cvm.and_then(|name| self.place(name));
+    pub fn log(&mut self, time: u64, entry: &EventRecord) {
+        let EventRecord {
+            cvm,
+            message,
+            fields,
+            ..
+        } = entry;
+        let place = cvm.as_deref().and_then(|name| self.place(name));
         let details = fields.iter().map(|(name, value)| DebugAnnotation {
             name: Some(name.clone()),
             string_value: Some(value.clone()),
             ..DebugAnnotation::default()
         });
         let instant = TrackEvent {
-            name: Some(what.to_owned()),
+            name: Some(message.clone()),
             debug_annotations: details.collect(),
             ..event(EventType::Instant, place.map_or(MONITOR_TRACK, on_cvm))
         };

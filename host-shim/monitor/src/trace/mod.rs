@@ -13,7 +13,6 @@ pub mod file;
 pub mod perfetto;
 pub mod ring;
 
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -21,18 +20,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::events::EventRecord;
 use crate::platform::Platform;
 use file::TraceFile;
 use ring::{CAPACITY, Ring};
 
 /// How often the rings are emptied.
 const PERIOD: Duration = Duration::from_millis(2);
-/// The longest text of a log event or of a field; guests have a part in some.
-const LONGEST: usize = 1024;
 
 /// Why there is no trace.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +59,7 @@ enum Message {
     },
     Log {
         time: u64,
-        entry: Entry,
+        entry: EventRecord,
     },
     Finish,
 }
@@ -95,7 +92,7 @@ impl Tracer {
                 match messages.recv_timeout(rest) {
                     Ok(Message::Cvm { name, number, ring }) => file.add(&name, number, ring),
                     Ok(Message::Log { time, entry }) => {
-                        file.log(time, entry.cvm.as_deref(), &entry.what, &entry.fields);
+                        file.log(time, &entry);
                     }
                     Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {}
@@ -134,7 +131,7 @@ impl Tracer {
         let _ = self.sender.send(message);
     }
 
-    fn log(&self, entry: Entry) {
+    fn log(&self, entry: EventRecord) {
         let time = self.clock.now_ns();
         self.tell(Message::Log { time, entry });
     }
@@ -158,39 +155,6 @@ impl Tracer {
     }
 }
 
-/// A log event.
-#[derive(Debug, Default)]
-struct Entry {
-    cvm: Option<String>,
-    what: String,
-    fields: Vec<(String, String)>,
-}
-
-impl Entry {
-    fn set(&mut self, field: &Field, mut value: String) {
-        let end = (0..=LONGEST.min(value.len()))
-            .rev()
-            .find(|&end| value.is_char_boundary(end))
-            .unwrap_or(0);
-        value.truncate(end);
-        match field.name() {
-            "cvm" => self.cvm = Some(value),
-            "message" => self.what = value,
-            name => self.fields.push((name.to_owned(), value)),
-        }
-    }
-}
-
-impl Visit for Entry {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field, value.to_owned());
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.set(field, format!("{value:?}"));
-    }
-}
-
 /// Puts log events into the trace, once there is one.
 #[derive(Clone, Default)]
 pub struct TraceLayer {
@@ -208,9 +172,7 @@ impl TraceLayer {
 impl<S: tracing::Subscriber> Layer<S> for TraceLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         if let Some(tracer) = self.tracer.get() {
-            let mut entry = Entry::default();
-            event.record(&mut entry);
-            tracer.log(entry);
+            tracer.log(EventRecord::of(event));
         }
     }
 }
