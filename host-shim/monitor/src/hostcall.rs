@@ -285,8 +285,9 @@ impl CvmCalls {
     #[inline]
     fn call(&self, processor: &dyn Processor, arguments: &[u64; 6]) -> Answer {
         let [handle, ptr, len, operation, ..] = *arguments;
+        let passes = passes_memory(operation);
         let source = match operation {
-            operation if passes_memory(operation) => self.to_load(ptr, len)?,
+            _ if passes => self.to_load(ptr, len)?,
             CALL_QUERY | CALL_QUERY_NOTIFY => {
                 self.authority.check_load(self.authority.base(), 0)?
             }
@@ -298,7 +299,6 @@ impl CvmCalls {
             .map_err(|_| Errno(libc::EDEADLK))?;
         let endpoint = connections.handles.stream(handle)?;
         let quota = &self.parts.send_quota;
-        let passes = passes_memory(operation);
         let limited = passes && quota.is_limited();
         if limited && !quota.is_open(self.parts.platform.now_ns()) {
             return Err(Errno(libc::EDQUOT));
@@ -579,22 +579,15 @@ impl CvmCalls {
         if len == 0 {
             return Err(Errno(libc::EINVAL));
         }
-        let mode = match mode {
-            0 => Mode::ReadWrite,
-            1 => Mode::ReadOnly,
+        let (range, mode) = match mode {
+            0 => (self.to_load_and_store(ptr, len)?, Mode::ReadWrite),
+            1 => (self.to_load(ptr, len)?, Mode::ReadOnly),
             _ => return Err(Errno(libc::EINVAL)),
         };
-        let mut range = match mode {
-            Mode::ReadWrite => self.to_load_and_store(ptr, len)?,
-            Mode::ReadOnly => self.to_load(ptr, len)?,
-        };
         let key = self.key(key)?;
-        let mode = match self.parts.grants.advertise(Kind::File, key)? {
-            Access::ReadWrite => mode,
-            Access::ReadOnly => {
-                range = range.and_permissions(!Permissions::STORE)?;
-                Mode::ReadOnly
-            }
+        let (range, mode) = match self.parts.grants.advertise(Kind::File, key)? {
+            Access::ReadWrite => (range, mode),
+            Access::ReadOnly => (range.and_permissions(!Permissions::STORE)?, Mode::ReadOnly),
         };
         let exchange = &self.parts.exchange;
         let advertised = exchange.registry().advertise_file(
