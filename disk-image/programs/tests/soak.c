@@ -142,8 +142,13 @@ static int receive(const char *key)
 		connection->used = now;
 		if (info.length < sizeof(head)) {
 			/* A small one has no head: each of its bytes is its size. */
-			for (uint64_t i = 0; i < info.length; i++)
-				wrong += place[i] != (char)info.length;
+			for (uint64_t i = 0; i < info.length; i++) {
+				if (place[i] == (char)info.length)
+					continue;
+				printf("FAIL: byte %llu of a message of %llu is %d\n", (unsigned long long)i,
+				       (unsigned long long)info.length, place[i]);
+				wrong++;
+			}
 			connection->small++;
 		} else {
 			memcpy(&head, place, sizeof(head));
