@@ -68,6 +68,13 @@ enum Command {
     },
     /// Print the manual page
     Man,
+    #[command(flatten)]
+    Operate(Operation),
+}
+
+/// What is asked of a monitor that runs already.
+#[derive(Debug, Subcommand)]
+enum Operation {
     /// List cVMs
     Ps {
         #[command(flatten)]
@@ -123,7 +130,7 @@ enum Command {
         cvm: String,
         /// Only what its programs or what its kernel wrote
         #[arg(long, value_enum)]
-        source: Option<LogSource>,
+        source: Option<Source>,
         /// Only so many of the latest lines
         #[arg(short = 'n', long, value_name = "LINES")]
         last: Option<usize>,
@@ -157,24 +164,6 @@ fn interval(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("use a number of seconds from 0.1 to 3600".to_owned()),
-    }
-}
-
-/// Who wrote a line of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogSource {
-    /// Programs
-    Output,
-    /// The kernel
-    Kernel,
-}
-
-impl From<LogSource> for Source {
-    fn from(source: LogSource) -> Source {
-        match source {
-            LogSource::Output => Source::Output,
-            LogSource::Kernel => Source::Kernel,
-        }
     }
 }
 
@@ -303,8 +292,8 @@ pub fn main() -> u8 {
             Some(file) => run(file, command_line.options, start),
             None => Err(StartError::NoFile),
         },
-        Some(command) => {
-            return match operate(command) {
+        Some(Command::Operate(operation)) => {
+            return match operate(operation) {
                 Ok(()) => ExitCode::Success as u8,
                 Err(error) => {
                     eprintln!("monitor: {error}");
@@ -386,27 +375,20 @@ fn check(file: &Path, format: Format) -> Result<u8, StartError> {
     })
 }
 
-/// What is asked of a monitor that runs already.
-fn operate(command: Command) -> Result<(), ClientError> {
-    match command {
-        // No operations on a monitor that runs, see `main`.
-        Command::Run { .. }
-        | Command::Check { .. }
-        | Command::Schema
-        | Command::Completions { .. }
-        | Command::Man => Ok(()),
-        Command::Stats { target } => target.stats(),
-        Command::Top { interval, target } => target.top(Duration::from_secs_f64(interval)),
-        Command::Ps { target } => target.ps(),
-        Command::Stop { cvm, target } => target.act(&cvm, &Request::Stop { cvm: cvm.clone() }),
-        Command::Kill { cvm, target } => target.act(&cvm, &Request::Kill { cvm: cvm.clone() }),
-        Command::Restart { cvm, target } => {
+fn operate(operation: Operation) -> Result<(), ClientError> {
+    match operation {
+        Operation::Stats { target } => target.stats(),
+        Operation::Top { interval, target } => target.top(Duration::from_secs_f64(interval)),
+        Operation::Ps { target } => target.ps(),
+        Operation::Stop { cvm, target } => target.act(&cvm, &Request::Stop { cvm: cvm.clone() }),
+        Operation::Kill { cvm, target } => target.act(&cvm, &Request::Kill { cvm: cvm.clone() }),
+        Operation::Restart { cvm, target } => {
             target.act(&cvm, &Request::Restart { cvm: cvm.clone() })
         }
-        Command::Revoke { key, kind, target } => {
+        Operation::Revoke { key, kind, target } => {
             target.act_on_monitor(&Request::Revoke { key, kind })
         }
-        Command::Logs {
+        Operation::Logs {
             cvm,
             source,
             last,
@@ -415,14 +397,14 @@ fn operate(command: Command) -> Result<(), ClientError> {
         } => {
             let request = Request::Logs {
                 cvm: cvm.clone(),
-                source: source.map(Source::from),
+                source,
                 last,
                 follow,
             };
             target.read(Some(&cvm), &request)
         }
-        Command::Console { cvm, target } => target.console(&cvm),
-        Command::Events {
+        Operation::Console { cvm, target } => target.console(&cvm),
+        Operation::Events {
             last,
             follow,
             target,

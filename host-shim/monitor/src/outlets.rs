@@ -3,8 +3,10 @@
 //! the same over all lives of the cVM.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::console::{ConsoleInput, ConsoleWriter};
@@ -18,12 +20,12 @@ const OUTPUT: usize = 64 << 10;
 const LONGEST_LINE: usize = 4096;
 
 /// Who wrote a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// A program, to the console.
+    /// A program, to the console
     Output,
-    /// The kernel, to its log.
+    /// The kernel, to its log
     Kernel,
 }
 
@@ -58,8 +60,9 @@ pub fn now_ms() -> u64 {
 pub struct Outlets {
     /// Lines of its programs and of its kernel.
     pub lines: Journal<LogLine>,
-    /// What its programs wrote, as it came.
+    /// What its programs write, as it comes, while somebody is [attached](Outlets::attach).
     pub output: Journal<Vec<u8>>,
+    attached: AtomicUsize,
     /// What its programs read.
     pub input: Arc<ConsoleInput>,
 }
@@ -70,8 +73,15 @@ impl Outlets {
         Outlets {
             lines: Journal::new(LINES),
             output: Journal::new(OUTPUT),
+            attached: AtomicUsize::new(0),
             input: Arc::new(ConsoleInput::new(standard_input)),
         }
+    }
+
+    /// From now on output is kept for whoever is attached, until that is dropped.
+    pub fn attach(&self) -> Attached<'_> {
+        self.attached.fetch_add(1, Ordering::SeqCst);
+        Attached { outlets: self }
     }
 
     /// There will be no other life of the cVM.
@@ -84,6 +94,17 @@ impl Outlets {
     pub fn reopen(&self) {
         self.lines.reopen();
         self.output.reopen();
+    }
+}
+
+/// Somebody is attached to the console.
+pub struct Attached<'a> {
+    outlets: &'a Outlets,
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.outlets.attached.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -153,7 +174,10 @@ impl ProgramOutput {
 
     /// Writes `bytes`; stops waiting for a reader of the console when `is_killed`.
     pub fn write(&mut self, bytes: &[u8], is_killed: &dyn Fn() -> bool) {
-        self.lines.outlets.output.push(bytes.to_vec());
+        let outlets = &self.lines.outlets;
+        if outlets.attached.load(Ordering::SeqCst) > 0 {
+            outlets.output.push(bytes.to_vec());
+        }
         self.lines.write(bytes);
         self.console.write(bytes, is_killed);
     }

@@ -360,6 +360,7 @@ fn send_journal<T: Record + Send>(
 
 /// Connects an operator to a console.
 fn attach(stream: &UnixStream, outlets: &Outlets, cvm: &str) -> io::Result<()> {
+    let _attached = outlets.attach();
     let begin = outlets.output.next();
     send(stream, &Reply::Attached(format!("console of cVM `{cvm}`")))?;
     stream.set_read_timeout(None)?;
