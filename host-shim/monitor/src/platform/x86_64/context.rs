@@ -123,6 +123,17 @@ pub struct Own {
     pub polling: Polling,
 }
 
+/// Which portal a vCPU runs. It has a cache line of its own: the vCPU writes it with each message, and what is around it is what others look
+/// at to wake the vCPU.
+#[derive(Default)]
+#[repr(align(64))]
+struct PortalMark {
+    /// The owner of the portal, plus one; 0 when none runs. Only the vCPU's thread writes it, and the next.
+    of: AtomicU64,
+    /// How many portals were begun.
+    runs: AtomicU64,
+}
+
 /// One vCPU. It stays at its address for as long as its thread or anybody who can reach it lives.
 #[repr(C, align(64))]
 pub struct Context {
@@ -132,10 +143,8 @@ pub struct Context {
     pub attention: AtomicU32,
     /// Whose portal is to be abandoned.
     pub abandon_owner: AtomicU64,
-    /// The owner of the portal that runs, plus one; 0 when none does. Only the vCPU's thread writes it, and the next.
-    portal_of: AtomicU64,
-    /// How many portals were begun.
-    portal_runs: AtomicU64,
+    /// The portal that runs.
+    portal: PortalMark,
     /// [`RUNNING`], [`SLEEPING`] or [`POLLING`].
     idle: AtomicU32,
     /// Counts wake-ups; the sleeper waits for it to change.
@@ -171,8 +180,7 @@ impl Context {
             own: UnsafeCell::new(own),
             attention: AtomicU32::new(0),
             abandon_owner: AtomicU64::new(0),
-            portal_of: AtomicU64::new(0),
-            portal_runs: AtomicU64::new(0),
+            portal: PortalMark::default(),
             idle: AtomicU32::new(RUNNING),
             wake_ups: AtomicU32::new(0),
             tid: AtomicI32::new(0),
@@ -271,30 +279,30 @@ impl Context {
     /// not be seen at once.
     #[inline]
     pub fn begin_portal_of(&self, owner: u64) {
-        let number = self.portal_runs.load(Ordering::Relaxed).wrapping_add(1);
-        self.portal_runs.store(number, Ordering::Relaxed);
-        self.portal_of
-            .store(owner.wrapping_add(1), Ordering::Release);
+        let PortalMark { of, runs } = &self.portal;
+        let number = runs.load(Ordering::Relaxed).wrapping_add(1);
+        runs.store(number, Ordering::Relaxed);
+        of.store(owner.wrapping_add(1), Ordering::Release);
     }
 
     /// Publishes that it is over.
     #[inline]
     pub fn end_portal(&self) {
-        self.portal_of.store(0, Ordering::Release);
+        self.portal.of.store(0, Ordering::Release);
     }
 
     /// Whose portal runs, if any.
     #[inline]
     pub fn in_portal_of(&self) -> Option<u64> {
-        self.portal_of.load(Ordering::Acquire).checked_sub(1)
+        self.portal.of.load(Ordering::Acquire).checked_sub(1)
     }
 
     /// Which portal run that is.
     pub fn portal_run(&self) -> Option<PortalRun> {
-        let number = self.portal_runs.load(Ordering::Acquire);
+        let number = self.portal.runs.load(Ordering::Acquire);
         let owner = self.in_portal_of()?;
         // Whoever published the owner had numbered the run before.
-        (self.portal_runs.load(Ordering::Acquire) == number).then_some(PortalRun { owner, number })
+        (self.portal.runs.load(Ordering::Acquire) == number).then_some(PortalRun { owner, number })
     }
 
     /// Waits until the pending word is not 0 or the cVM is to be left. `poll` says how long to poll first, and adapts.
