@@ -3,9 +3,9 @@
  * The network interface of a cVM, in one of these roles:
  *
  *     net serve-tcp PORT CONNECTIONS        sends back what it gets, connection after connection
- *     net serve-udp PORT DATAGRAMS          sends back each datagram
+ *     net serve-udp PORT                    sends back each datagram, until an empty one comes
  *     net echo-tcp ADDRESS PORT BYTES       sends so much, and compares what comes back meanwhile
- *     net echo-udp ADDRESS PORT DATAGRAMS   sends one after the other, and compares what comes back
+ *     net echo-udp ADDRESS PORT DATAGRAMS   sends one after the other, and compares what comes back; then an empty one
  *     net show                              tells what the interface is set up with
  *     net wait                              waits for the link to go down
  *
@@ -104,18 +104,20 @@ static void serve_tcp(const char *port, int connections)
 	close(fd);
 }
 
-static void serve_udp(const char *port, int datagrams)
+static void serve_udp(const char *port)
 {
 	static unsigned char piece[PIECE];
 	int fd = listening(SOCK_DGRAM, port);
 
 	printf("listening\n");
-	for (int i = 0; i < datagrams; i++) {
+	for (;;) {
 		struct sockaddr_in from;
 		socklen_t len = sizeof(from);
 		ssize_t n = recvfrom(fd, piece, sizeof(piece), 0, (struct sockaddr *)&from, &len);
 
 		REQUIRE(n >= 0, "recvfrom");
+		if (n == 0)
+			break;
 		REQUIRE(sendto(fd, piece, (size_t)n, 0, (struct sockaddr *)&from, len) == n, "sendto");
 	}
 	reached("every datagram was sent back");
@@ -207,6 +209,7 @@ static void echo_udp(struct sockaddr_in to, int datagrams)
 				n = recv(fd, got, sizeof(got), 0);
 		}
 	}
+	EXPECT_OK(send(fd, sent, 0, 0), "the end is sent");
 	reached("every datagram came back");
 	close(fd);
 }
@@ -279,8 +282,8 @@ int main(int argc, char **argv)
 	checks_begin();
 	if (argc == 4 && !strcmp(role, "serve-tcp"))
 		serve_tcp(argv[2], atoi(argv[3]));
-	else if (argc == 4 && !strcmp(role, "serve-udp"))
-		serve_udp(argv[2], atoi(argv[3]));
+	else if (argc == 3 && !strcmp(role, "serve-udp"))
+		serve_udp(argv[2]);
 	else if (argc == 5 && !strcmp(role, "echo-tcp"))
 		echo_tcp(place(argv[2], argv[3]), strtoull(argv[4], NULL, 10));
 	else if (argc == 5 && !strcmp(role, "echo-udp"))

@@ -251,7 +251,7 @@ impl StartError {
             StartError::Output(_)
             | StartError::Platform(_)
             | StartError::Trace(TraceError::Thread { .. })
-            | StartError::Run(RunError::Platform(_) | RunError::Thread { .. }) => {
+            | StartError::Run(RunError::Platform(_) | RunError::Random { .. } | RunError::Thread { .. }) => {
                 ExitCode::MonitorFailed
             }
         }

@@ -211,9 +211,9 @@ mod tests {
     #[test]
     fn what_is_no_frame_ends_the_link() {
         let (mut source, mut other) = pair();
-        other.write_all(&[0, 1, 0, 18]).unwrap();
+        other.write_all(&[0, 1, 0, 17]).unwrap();
         source.fill().unwrap();
-        assert!(source.front().unwrap().is_none(), "65554 bytes, not whole");
+        assert!(source.front().unwrap().is_none(), "65553 bytes, not whole");
         let (mut source, mut other) = pair();
         other.write_all(&[0, 2, 0, 0]).unwrap();
         source.fill().unwrap();
