@@ -160,7 +160,6 @@ static void *send_all(void *argument)
 		sending->failed = write_all(sending->fd, piece, len) ? errno : 0;
 		done += len;
 	}
-	shutdown(sending->fd, SHUT_WR);
 	return NULL;
 }
 
@@ -174,13 +173,15 @@ static void echo_tcp(struct sockaddr_in to, uint64_t bytes)
 
 	REQUIRE(sending.fd >= 0, "connect");
 	REQUIRE(pthread_create(&thread, NULL, send_all, &sending) == 0, "pthread_create");
-	while ((n = recv(sending.fd, piece, sizeof(piece), 0)) > 0) {
+	/* Half a connection is not tried: passt of 2023 stops sending to who has closed its own half. */
+	while (done < bytes && (n = recv(sending.fd, piece, sizeof(piece), 0)) > 0) {
 		for (ssize_t i = 0; i < n; i++)
 			wrong += piece[i] != byte_at(done + (uint64_t)i);
 		done += (uint64_t)n;
 	}
-	check(n == 0, "the connection ends well", "%s", strerror(errno));
 	pthread_join(thread, NULL);
+	shutdown(sending.fd, SHUT_WR);
+	check(recv(sending.fd, piece, sizeof(piece), 0) == 0, "the connection ends well", "%s", strerror(errno));
 	check(!sending.failed, "everything was sent", "%s", strerror(sending.failed));
 	check(done == bytes, "everything came back", "%llu of %llu bytes", (unsigned long long)done,
 	      (unsigned long long)bytes);
