@@ -20,14 +20,30 @@ const PROGRAM: &str = "bench_net";
 const PORT: u16 = 7000;
 const LOOPBACK: &str = "loopback of the host";
 const RESULTS: [(&str, &str, &str, Unit); 3] = [
-    ("to_server", "bytes_per_second", "to the server", Unit::BytesPerSecond),
-    ("from_server", "bytes_per_second", "from the server", Unit::BytesPerSecond),
-    ("round_trip", "median_ns", "64 B there and back", Unit::Nanoseconds),
+    (
+        "to_server",
+        "bytes_per_second",
+        "to the server",
+        Unit::BytesPerSecond,
+    ),
+    (
+        "from_server",
+        "bytes_per_second",
+        "from the server",
+        Unit::BytesPerSecond,
+    ),
+    (
+        "round_trip",
+        "median_ns",
+        "64 B there and back",
+        Unit::Nanoseconds,
+    ),
 ];
 
 /// A port that nobody has at the moment.
 fn free_port() -> Result<u16, BenchError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::host("a port"))?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::host("a port"))?;
     Ok(listener
         .local_addr()
         .map_err(BenchError::host("a port"))?
@@ -36,7 +52,10 @@ fn free_port() -> Result<u16, BenchError> {
 
 fn on_host(session: &Session, arguments: &[String]) -> Result<Running, BenchError> {
     let mut command = Command::new(session.program(PROGRAM));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     Ok(Running::from_command(command, &session.environment.output)?)
 }
 

@@ -304,7 +304,8 @@ impl Reader<'_> {
                             "`{}`, and the cVM `{name}` publishes `{}` on line {}",
                             port.text, other.text, other.line
                         ),
-                        expected: "another port of the host, or another of its addresses".to_owned(),
+                        expected: "another port of the host, or another of its addresses"
+                            .to_owned(),
                     });
                 }
                 seen.push((port, &located.cvm.name));
@@ -359,9 +360,7 @@ impl Reader<'_> {
         }
         let mac = match fields.get("mac") {
             None => None,
-            Some(field) => {
-                Some(net::mac(&self.text(field)?).ok_or_else(|| self.unfit(field))?)
-            }
+            Some(field) => Some(net::mac(&self.text(field)?).ok_or_else(|| self.unfit(field))?),
         };
         Ok(Some(NetConfig {
             link,
@@ -393,8 +392,7 @@ impl Reader<'_> {
                 "dhcp" if !matches!(link, Link::Switch(_)) => Address::Dhcp,
                 "none" => Address::Unset,
                 text => {
-                    let (address, prefix) =
-                        net::address(text).ok_or_else(|| self.unfit(field))?;
+                    let (address, prefix) = net::address(text).ok_or_else(|| self.unfit(field))?;
                     Address::Static {
                         address,
                         prefix,

@@ -8,7 +8,9 @@
 
 use std::path::{Path, PathBuf};
 
-use capstream_config::{ConfigError, Deployment, Isolation, KEYS, KeyDescription, Link, Section, Wait};
+use capstream_config::{
+    ConfigError, Deployment, Isolation, KEYS, KeyDescription, Link, Section, Wait,
+};
 use proptest::prelude::*;
 
 const FILE: &str = "dir/yaml.cfg";
@@ -123,7 +125,8 @@ fn the_good_file_uses_every_key() {
         "limits",
     ];
     let elsewhere = |key: &&KeyDescription| {
-        matches!(key.section, Section::Grant | Section::Limits | Section::Net) || others.contains(&key.name)
+        matches!(key.section, Section::Grant | Section::Limits | Section::Net)
+            || others.contains(&key.name)
     };
     for key in KEYS.iter().filter(|key| !elsewhere(key)) {
         assert!(GOOD.contains(&format!("{}:", key.name)), "{}", key.name);

@@ -81,7 +81,10 @@ fn a_mapping_says_more() {
         prefix: 24,
         gateway: Some(Ipv4Addr::new(10, 0, 0, last)),
     };
-    assert_eq!(fixed("net: { kind: user, address: 10.0.0.2/24 }"), gateway(1));
+    assert_eq!(
+        fixed("net: { kind: user, address: 10.0.0.2/24 }"),
+        gateway(1)
+    );
     assert_eq!(
         fixed("net: { kind: tap t, address: 10.0.0.2/24, gateway: 10.0.0.9 }"),
         gateway(9)
@@ -101,7 +104,15 @@ fn a_mapping_says_more() {
 #[test]
 fn what_makes_no_sense_is_named() {
     let one = |net: &str, parts: &[&str]| refused(&[net], 2, parts);
-    for text in ["tap", "tap0", "switch", "user x", "tap a b", "bridge br0", "\"\""] {
+    for text in [
+        "tap",
+        "tap0",
+        "switch",
+        "user x",
+        "tap a b",
+        "bridge br0",
+        "\"\"",
+    ] {
         one(&format!("net: {text}"), &["`net`", "`tap DEVICE`"]);
     }
     one("net: [user]", &["`net` is a list"]);
@@ -127,12 +138,18 @@ fn what_makes_no_sense_is_named() {
             &["`gateway`", "another address of the same network"],
         );
     }
-    one("net: { kind: user, dns: localhost }", &["`dns` is `localhost`"]);
+    one(
+        "net: { kind: user, dns: localhost }",
+        &["`dns` is `localhost`"],
+    );
     one(
         "net: { kind: user, dns: [1.1.1.1, 1.1.1.2, 1.1.1.3, 1.1.1.4] }",
         &["`dns`", "3 addresses at most"],
     );
-    one("net: { kind: user, mac: \"01:00:00:00:00:00\" }", &["`mac`"]);
+    one(
+        "net: { kind: user, mac: \"01:00:00:00:00:00\" }",
+        &["`mac`"],
+    );
 }
 
 #[test]

@@ -79,7 +79,12 @@ fn drive(input: &mut Unstructured<'_>) -> Result<()> {
         .iter()
         .flat_map(|driver| {
             let begin = driver.begin;
-            [begin, begin + 3 * PAGE, begin + 8 * PAGE, begin + PAGES * PAGE]
+            [
+                begin,
+                begin + 3 * PAGE,
+                begin + 8 * PAGE,
+                begin + PAGES * PAGE,
+            ]
         })
         .collect();
     // The third keeps to the rules: it is only sent to.
@@ -181,8 +186,12 @@ impl Driver {
         *available = available.wrapping_add(1);
         let index = *available;
         let ring = self.ring(queue, 1);
-        self.memory.write(ring + 4 + 2 * slot, &head.to_le_bytes()).unwrap();
-        self.memory.store_u16(ring + 2, index, Ordering::Release).unwrap();
+        self.memory
+            .write(ring + 4 + 2 * slot, &head.to_le_bytes())
+            .unwrap();
+        self.memory
+            .store_u16(ring + 2, index, Ordering::Release)
+            .unwrap();
     }
 
     fn step(&mut self, input: &mut Unstructured<'_>, anchors: &[u64]) -> Result<()> {
@@ -208,7 +217,14 @@ impl Driver {
                 let address = near(input, anchors)?;
                 let len = near(input, &[0, 1, 12, 14, 1500, 65_536])? as u32;
                 let (index, flags, next): (u8, u8, u8) = input.arbitrary()?;
-                self.describe(queue, index.into(), address, len, (flags & 7).into(), next.into());
+                self.describe(
+                    queue,
+                    index.into(),
+                    address,
+                    len,
+                    (flags & 7).into(),
+                    next.into(),
+                );
             }
             7 => {
                 let queue = input.int_in_range(RX..=TX)?;
@@ -259,7 +275,14 @@ impl Driver {
         bytes[HEADER + 6..].copy_from_slice(&mac(*input.choose(&[0, 1, 2, 3, 9])?));
         self.memory.write(place, &bytes).unwrap();
         let pieces = input.int_in_range(0..=4_u16)?;
-        self.describe(TX, 0, place, bytes.len() as u32, if pieces > 0 { NEXT } else { 0 }, 1);
+        self.describe(
+            TX,
+            0,
+            place,
+            bytes.len() as u32,
+            if pieces > 0 { NEXT } else { 0 },
+            1,
+        );
         for index in 1..=pieces {
             let address = if input.ratio(1, 8)? {
                 near(input, anchors)?

@@ -23,7 +23,9 @@ use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STAC
 use capstream_abi::{Layout, irq};
 use capstream_capability::{Capability, CapabilityError, Limits, RegistryError};
 use capstream_config::Grants;
-use capstream_virtio::{Block, BlockError, BlockOptions, Device, GuestMemory, MmioTransport};
+use capstream_virtio::{
+    Block, BlockError, BlockOptions, Device, GuestMemory, MmioTransport, NetCounters,
+};
 
 use crate::boot::{Boot, BootError};
 use crate::console::{Console, ConsoleWriter, given_up};
@@ -189,6 +191,7 @@ pub struct Cvm {
     name: String,
     record: Arc<VcpuRecord>,
     range: Range,
+    network: Option<Arc<NetCounters>>,
     thread: JoinHandle<()>,
 }
 
@@ -201,6 +204,7 @@ impl Cvm {
             &self.record,
             self.receiver.ledger().total(),
             self.range,
+            self.network.as_deref(),
         )
     }
 
@@ -404,6 +408,8 @@ fn assemble<E: Send + 'static>(
         size: layout.end - layout.base,
     };
     drop(space);
+    let network = parts.network.as_ref();
+    let network = network.map(|network| Arc::clone(&network.counters));
     let thread = spawn(index, vcpu, parts, events, tell)?;
     Ok(Cvm {
         receiver,
@@ -411,6 +417,7 @@ fn assemble<E: Send + 'static>(
         name: spec.name.clone(),
         record,
         range,
+        network,
         thread,
     })
 }

@@ -57,7 +57,9 @@ pub enum RunError {
         why: String,
     },
     /// The host gives no random bytes.
-    #[error("no address for a network interface can be made up, getrandom failed: {source}; say one with `mac`")]
+    #[error(
+        "no address for a network interface can be made up, getrandom failed: {source}; say one with `mac`"
+    )]
     Random {
         /// Why.
         source: std::io::Error,

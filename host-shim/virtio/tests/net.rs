@@ -129,7 +129,11 @@ fn the_link_goes_down_when_nobody_is_there_any_more() {
     interface.give(8, 2048);
     write_frame(&other, &frame(1, 9, 100));
     drop(other);
-    assert_eq!(interface.receive().1, frame(1, 9, 100), "what it sent before");
+    assert_eq!(
+        interface.receive().1,
+        frame(1, 9, 100),
+        "what it sent before"
+    );
     let why = down.recv_timeout(LIMIT).unwrap();
     assert!(why.contains("closed"), "{why}");
     assert!(!interface.is_up());
@@ -256,9 +260,8 @@ fn who_takes_nothing_keeps_nobody_waiting() {
     for number in 0..3000 {
         one.send(PLAIN, &frame(2, 1, 1000 + number % 500));
     }
-    let count = |counter: &std::sync::atomic::AtomicU64| {
-        counter.load(std::sync::atomic::Ordering::SeqCst)
-    };
+    let count =
+        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::SeqCst);
     assert_eq!(count(&counters.frames_out), 3000);
     assert!(count(&lost.lost_in) > 1000, "{lost:?}");
     // What waits comes in order when there are buffers.
@@ -271,7 +274,12 @@ fn who_takes_nothing_keeps_nobody_waiting() {
         }
     }
     let sent = |number: usize| 1000 + number % 500;
-    assert!(lengths.iter().enumerate().all(|(number, &len)| len == sent(number)));
+    assert!(
+        lengths
+            .iter()
+            .enumerate()
+            .all(|(number, &len)| len == sent(number))
+    );
     assert!(lengths.len() > 600, "{}", lengths.len());
 }
 
@@ -325,7 +333,11 @@ fn what_a_driver_may_not_send() {
         lost(&mut one);
     }
     // Beyond the memory, and written to.
-    for (address, len, flags) in [(end - 50, 100, 0), (SENT, 100, WRITE), (u64::MAX - 10, 100, 0)] {
+    for (address, len, flags) in [
+        (end - 50, 100, 0),
+        (SENT, 100, WRITE),
+        (u64::MAX - 10, 100, 0),
+    ] {
         one.describe(TX, 200, address, len, flags, 0);
         one.offer(TX, 200);
         lost(&mut one);

@@ -49,7 +49,12 @@ fn exchange(to: SocketAddr, bytes: &[u8]) {
         });
         socket.read_to_end(&mut back).unwrap();
     });
-    assert!(back == bytes, "{} of {} bytes came back", back.len(), bytes.len());
+    assert!(
+        back == bytes,
+        "{} of {} bytes came back",
+        back.len(),
+        bytes.len()
+    );
 }
 
 /// Somebody on the host who sends back what it gets from one connection. Joining it tells how much that was.
@@ -87,9 +92,8 @@ fn finish_well(running: Running, cvm: Option<&str>, least: u32) {
 fn published_tcp() {
     let port = free_port();
     let net = format!("{{ kind: user, ports: \"127.0.0.1:{port}:7000\" }}");
-    let mut running = runs::start(
-        &Deployment::new("published_tcp").cvm(cvm("alone", "serve-tcp 7000 3", &net)),
-    );
+    let mut running =
+        runs::start(&Deployment::new("published_tcp").cvm(cvm("alone", "serve-tcp 7000 3", &net)));
     running.wait_for_line("listening", limit()).unwrap();
     let to = (Ipv4Addr::LOCALHOST, port).into();
     for len in [1, 100_000, runs::volume(16 * MIB)] {
@@ -104,9 +108,8 @@ fn published_udp() {
     const COUNT: usize = 50;
     let port = free_port();
     let net = format!("{{ kind: user, ports: [\"127.0.0.1:{port}:7001/udp\"] }}");
-    let mut running = runs::start(
-        &Deployment::new("published_udp").cvm(cvm("alone", "serve-udp 7001", &net)),
-    );
+    let mut running =
+        runs::start(&Deployment::new("published_udp").cvm(cvm("alone", "serve-udp 7001", &net)));
     running.wait_for_line("listening", limit()).unwrap();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -128,7 +131,8 @@ fn to_the_host() {
     let (port, echo) = host_echo();
     let bytes = runs::volume(16 * MIB);
     let arguments = format!("echo-tcp gateway {port} {bytes}");
-    let running = runs::start(&Deployment::new("to_the_host").cvm(cvm("alone", &arguments, "user")));
+    let running =
+        runs::start(&Deployment::new("to_the_host").cvm(cvm("alone", &arguments, "user")));
     finish_well(running, None, 4);
     assert_eq!(echo.join().unwrap(), bytes);
 }
@@ -206,10 +210,17 @@ fn switches_are_apart() {
 #[test]
 fn addresses_of_the_host() {
     let net = "{ kind: user, mac: \"02:00:00:00:00:2a\" }";
-    let outcome = runs::succeed(&Deployment::new("addresses_of_the_host").cvm(cvm("alone", "show", net)));
+    let outcome =
+        runs::succeed(&Deployment::new("addresses_of_the_host").cvm(cvm("alone", "show", net)));
     let has = |line: &str| outcome.output().any(|text| text.starts_with(line));
     // Whether it says `running` depends on when: the kernel decides that a little later.
-    for line in ["address ", "mask ", "flags up", "mac 02:00:00:00:00:2a", "gateway "] {
+    for line in [
+        "address ",
+        "mask ",
+        "flags up",
+        "mac 02:00:00:00:00:2a",
+        "gateway ",
+    ] {
         assert!(has(line), "no '{line}'; printed:\n{}", outcome.printed());
     }
 }
@@ -227,7 +238,11 @@ fn static_address() {
         "nameserver 9.9.9.9",
         "nameserver 8.8.8.8",
     ] {
-        assert!(lines.contains(&line), "no '{line}'; printed:\n{}", outcome.printed());
+        assert!(
+            lines.contains(&line),
+            "no '{line}'; printed:\n{}",
+            outcome.printed()
+        );
     }
 }
 
@@ -260,9 +275,14 @@ fn port_conflict() {
     let net = format!("{{ kind: user, ports: \"127.0.0.1:{port}:80\" }}");
     let outcome = runs::run(&Deployment::new("port_conflict").cvm(cvm("alone", "show", &net)));
     assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
-    let words = [format!("port {port} of the host"), "another program has it".to_owned()];
+    let words = [
+        format!("port {port} of the host"),
+        "another program has it".to_owned(),
+    ];
     assert!(
-        outcome.errors().any(|line| words.iter().all(|word| line.contains(word))),
+        outcome
+            .errors()
+            .any(|line| words.iter().all(|word| line.contains(word))),
         "printed:\n{}",
         outcome.printed()
     );
@@ -274,7 +294,9 @@ fn passt_missing() {
     let outcome = runs::run(&deployment.path("/nowhere"));
     assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
     assert!(
-        outcome.errors().any(|line| line.contains("install Debian's package passt")),
+        outcome
+            .errors()
+            .any(|line| line.contains("install Debian's package passt")),
         "printed:\n{}",
         outcome.printed()
     );
@@ -283,7 +305,8 @@ fn passt_missing() {
 /// The processes that a process has started and that are not waited for.
 fn children(of: u32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{of}/task")).unwrap();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
+    let lists =
+        tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
     let ids = lists.flat_map(|list| {
         list.split_whitespace()
             .map(|id| id.parse().unwrap())
@@ -304,7 +327,9 @@ fn passt_dies() {
     assert_eq!(outcome.code(), 0, "printed:\n{}", outcome.printed());
     runs::assert_checks(outcome.output(), 1, &outcome.printed());
     assert!(
-        outcome.errors().any(|line| line.contains("its network is down") && line.contains("signal: 9")),
+        outcome
+            .errors()
+            .any(|line| line.contains("its network is down") && line.contains("signal: 9")),
         "printed:\n{}",
         outcome.printed()
     );
@@ -314,12 +339,19 @@ fn passt_dies() {
 #[test]
 fn lives_leave_nothing() {
     let port = free_port();
-    let net = format!("{{ kind: user, ports: [\"127.0.0.1:{port}:7000\"] }}\nrestart: always\nrestart_delay: 0");
+    let net = format!(
+        "{{ kind: user, ports: [\"127.0.0.1:{port}:7000\"] }}\nrestart: always\nrestart_delay: 0"
+    );
     let mut running = runs::start(
-        &Deployment::new("lives_leave_nothing").cvm(cvm("alone", "serve-tcp 7000 1", &net).memory(64)),
+        &Deployment::new("lives_leave_nothing")
+            .cvm(cvm("alone", "serve-tcp 7000 1", &net).memory(64)),
     );
     let monitor = running.id();
-    let count = |folder: &str| fs::read_dir(format!("/proc/{monitor}/{folder}")).unwrap().count();
+    let count = |folder: &str| {
+        fs::read_dir(format!("/proc/{monitor}/{folder}"))
+            .unwrap()
+            .count()
+    };
     let mut before = None;
     let lives = runs::volume(100);
     for life in 0..lives {
@@ -354,14 +386,17 @@ impl HostTap {
             return None;
         }
         let tap = HostTap(name);
-        let ready = ip(&["address", "add", address, "dev", &tap.0]) && ip(&["link", "set", &tap.0, "up"]);
+        let ready =
+            ip(&["address", "add", address, "dev", &tap.0]) && ip(&["link", "set", &tap.0, "up"]);
         ready.then_some(tap)
     }
 }
 
 impl Drop for HostTap {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["tuntap", "del", "dev", &self.0, "mode", "tap"]).status();
+        let _ = Command::new("ip")
+            .args(["tuntap", "del", "dev", &self.0, "mode", "tap"])
+            .status();
     }
 }
 
@@ -373,7 +408,8 @@ fn tap() {
         return;
     };
     let net = format!("{{ kind: tap {}, address: 10.77.0.2/24 }}", tap.0);
-    let mut running = runs::start(&Deployment::new("tap").cvm(cvm("alone", "serve-tcp 7000 2", &net)));
+    let mut running =
+        runs::start(&Deployment::new("tap").cvm(cvm("alone", "serve-tcp 7000 2", &net)));
     running.wait_for_line("listening", limit()).unwrap();
     let to = (Ipv4Addr::new(10, 77, 0, 2), 7000).into();
     exchange(to, &pattern(1000));
@@ -387,7 +423,9 @@ fn tap_missing() {
     let outcome = runs::run(&deployment);
     assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
     assert!(
-        outcome.errors().any(|line| line.contains("no tap device `nosuch0`")),
+        outcome
+            .errors()
+            .any(|line| line.contains("no tap device `nosuch0`")),
         "printed:\n{}",
         outcome.printed()
     );

@@ -45,7 +45,10 @@ const ACKNOWLEDGE: u8 = 5;
 pub(super) fn question(mac: MacAddress) -> Vec<u8> {
     let mut message = vec![0; FIXED];
     // A request, over Ethernet, with addresses of 6 bytes.
-    for (to, from) in message.iter_mut().zip([1, 1, 6, 0].into_iter().chain(TRANSACTION)) {
+    for (to, from) in message
+        .iter_mut()
+        .zip([1, 1, 6, 0].into_iter().chain(TRANSACTION))
+    {
         *to = from;
     }
     // The answer goes to everybody: nobody has the address yet.
@@ -198,8 +201,8 @@ mod tests {
     #[test]
     fn an_answer_is_read() {
         let options = [
-            0, 1, 4, 255, 255, 240, 0, 3, 4, 192, 0, 2, 1, 6, 8, 1, 1, 1, 1, 8, 8, 8, 8, 26, 2, 255, 240, 53, 1, 5,
-            255, 99,
+            0, 1, 4, 255, 255, 240, 0, 3, 4, 192, 0, 2, 1, 6, 8, 1, 1, 1, 1, 8, 8, 8, 8, 26, 2,
+            255, 240, 53, 1, 5, 255, 99,
         ];
         let frame = answered(&options);
         let lease = Lease {

@@ -19,14 +19,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use capstream_config::{Address, Deployment, Link, NetConfig};
-use capstream_virtio::{MacAddress, Net, NetError, NetOptions, Switch, Tap};
+use capstream_virtio::{MacAddress, Net, NetCounters, NetError, NetOptions, Switch, Tap};
 
 use self::passt::Passt;
 pub use self::passt::PasstError;
 use crate::boot::fill_random;
 
-/// The longest packet on a switch: as on the host's loopback.
-const SWITCH_MTU: u16 = 65_520;
+/// The longest packet on a switch, as on any Ethernet. Longer pieces of a stream travel uncut all the same.
+const SWITCH_MTU: u16 = 1500;
 /// The longest packet to `passt` when it does not say.
 const PASST_MTU: u16 = 1500;
 
@@ -104,6 +104,8 @@ impl NetworkSpec {
 pub struct Network {
     /// Words for the kernel's command line.
     pub kernel_args: String,
+    /// What the interface moves.
+    pub counters: Arc<NetCounters>,
     /// It stands for the cVM on the host's network.
     _passt: Option<Arc<Passt>>,
 }
@@ -152,6 +154,7 @@ pub fn connect(cvm: &str, spec: &NetworkSpec) -> Result<(Net, Network), NetworkE
     };
     let network = Network {
         kernel_args: known.kernel_args(),
+        counters: Arc::clone(net.counters()),
         _passt: passt,
     };
     Ok((net, network))
@@ -274,11 +277,17 @@ mod tests {
             "capstream.net=192.0.2.2/24 capstream.gateway=192.0.2.1 capstream.dns=192.0.2.53"
         );
         assert_eq!(
-            words(&config(Address::Dhcp, &[[9, 9, 9, 9], [8, 8, 8, 8]]), Some(&lease())),
+            words(
+                &config(Address::Dhcp, &[[9, 9, 9, 9], [8, 8, 8, 8]]),
+                Some(&lease())
+            ),
             "capstream.net=192.0.2.2/24 capstream.gateway=192.0.2.1 capstream.dns=9.9.9.9,8.8.8.8"
         );
         assert_eq!(words(&config(fixed, &[]), None), "capstream.net=10.0.0.2/8");
-        assert_eq!(words(&config(Address::Unset, &[]), Some(&lease())), "capstream.net=up");
+        assert_eq!(
+            words(&config(Address::Unset, &[]), Some(&lease())),
+            "capstream.net=up"
+        );
         assert_eq!(
             words(&config(Address::Dhcp, &[]), None),
             "capstream.net=dhcp ip=:::::eth0:dhcp"

@@ -76,7 +76,9 @@ fn hint(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 are for root alone on most hosts; name a greater one"
         }
-        io::ErrorKind::AddrNotAvailable => "that address is not the host's; `ip address` lists them",
+        io::ErrorKind::AddrNotAvailable => {
+            "that address is not the host's; `ip address` lists them"
+        }
         _ => "name another port of the host",
     }
 }
@@ -114,8 +116,8 @@ impl Passt {
         command.arg(theirs.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // What it says is read when it has ended. Until then there may be more than a pipe holds, and it must not wait for us.
-        let (said, its_words) =
-            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
+        let (said, its_words) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|error| failed(error.into()))?;
         command.stderr(Stdio::from(its_words));
         // A Ctrl-C at the terminal is for the monitor, whose cVMs may need their network to end well.
         command.process_group(0);
@@ -143,7 +145,11 @@ impl Passt {
             }
             let words = words(said.into());
             PasstError::Ended {
-                how: if words.is_empty() { how } else { format!("{how}, saying: {words}") },
+                how: if words.is_empty() {
+                    how
+                } else {
+                    format!("{how}, saying: {words}")
+                },
             }
         })?;
         Ok((passt, ours, lease))
@@ -174,7 +180,10 @@ impl Drop for Passt {
 
 /// Whether a port of the host can be had. Somebody may take it before `passt` does; then that ends.
 fn try_port(port: &PublishedPort) -> io::Result<()> {
-    let place = (port.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED), port.host);
+    let place = (
+        port.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        port.host,
+    );
     match port.protocol {
         Protocol::Tcp => TcpListener::bind(place).map(drop),
         Protocol::Udp => UdpSocket::bind(place).map(drop),
@@ -286,12 +295,19 @@ mod tests {
     fn a_port_that_is_taken_is_named() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let number = taken.local_addr().unwrap().port();
-        let config = config(&format!("{{ kind: user, ports: \"127.0.0.1:{number}:80\" }}"));
+        let config = config(&format!(
+            "{{ kind: user, ports: \"127.0.0.1:{number}:80\" }}"
+        ));
         let Link::User(ports) = &config.link else {
             panic!("{config:?}");
         };
-        let error = Passt::start(&config, ports, [2; 6]).unwrap_err().to_string();
-        assert!(error.contains(&format!("port {number} of the host")), "{error}");
+        let error = Passt::start(&config, ports, [2; 6])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("port {number} of the host")),
+            "{error}"
+        );
         assert!(error.contains("another program has it"), "{error}");
     }
 }

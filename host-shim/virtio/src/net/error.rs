@@ -31,7 +31,9 @@ pub enum NetError {
         device: String,
     },
     /// The tap device cannot be opened.
-    #[error("cannot open the tap device `{device}`: {source}; it has to belong to you, and nobody else may have it open")]
+    #[error(
+        "cannot open the tap device `{device}`: {source}; it has to belong to you, and nobody else may have it open"
+    )]
     OpenTap {
         /// Its name.
         device: String,

@@ -65,20 +65,7 @@ impl Header {
     }
 
     pub(super) fn from_bytes(bytes: &[u8; HEADER]) -> Header {
-        let [
-            flags,
-            gso_type,
-            h0,
-            h1,
-            g0,
-            g1,
-            s0,
-            s1,
-            o0,
-            o1,
-            _,
-            _,
-        ] = *bytes;
+        let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1, _, _] = *bytes;
         Header {
             flags,
             gso_type,
@@ -235,7 +222,10 @@ mod tests {
         assert_eq!(header.check(51, ALL), None);
         assert_eq!(header.check(52, 0), None, "nobody agreed to it");
         assert_eq!(needs_checksum(13, 1).check(1000, ALL), None);
-        assert_eq!(needs_checksum(u16::MAX, u16::MAX).check(MAX_FRAME, ALL), None);
+        assert_eq!(
+            needs_checksum(u16::MAX, u16::MAX).check(MAX_FRAME, ALL),
+            None
+        );
     }
 
     #[test]
@@ -247,7 +237,11 @@ mod tests {
         assert_eq!(header.check(2000, ALL), Some(header));
         let without = |bit: u32| ALL & !(1 << bit);
         assert_eq!(header.check(2000, without(VIRTIO_NET_F_HOST_TSO4)), None);
-        assert!(header.check(2000, without(VIRTIO_NET_F_HOST_TSO6)).is_some());
+        assert!(
+            header
+                .check(2000, without(VIRTIO_NET_F_HOST_TSO6))
+                .is_some()
+        );
         assert_eq!(header.for_driver(without(VIRTIO_NET_F_GUEST_TSO4)), None);
         assert_eq!(header.for_driver(without(VIRTIO_NET_F_GUEST_CSUM)), None);
         let mut ecn = header;

@@ -125,8 +125,7 @@ impl ReceiveQueue {
                 if reader.left() == 0 {
                     break;
                 }
-                written +=
-                    reader.copy_to(&self.memory, segment.address, segment.len as usize)?;
+                written += reader.copy_to(&self.memory, segment.address, segment.len as usize)?;
             }
             *completion = Completion {
                 head: self.chain.head,

@@ -79,7 +79,11 @@ impl StreamSink {
             .get(self.begin..self.end)
             .filter(|rest| !rest.is_empty())
         {
-            match send(&*self.socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(
+                &*self.socket,
+                rest,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
                 Ok(sent) => self.begin += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
@@ -217,7 +221,13 @@ mod tests {
         let (mut source, mut other) = pair();
         other.write_all(&[0, 2, 0, 0]).unwrap();
         source.fill().unwrap();
-        assert!(source.front().unwrap_err().to_string().contains("131072 bytes"));
+        assert!(
+            source
+                .front()
+                .unwrap_err()
+                .to_string()
+                .contains("131072 bytes")
+        );
     }
 
     #[test]
@@ -225,7 +235,11 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut sink = StreamSink::new(Arc::new(ours.into()));
         let mut sent = 0_u32;
-        while sink.send(Header::default(), Frame::Host(&[sent as u8; 9000])).unwrap() == Sent::Taken {
+        while sink
+            .send(Header::default(), Frame::Host(&[sent as u8; 9000]))
+            .unwrap()
+            == Sent::Taken
+        {
             sent += 1;
         }
         assert!(!sink.flush().unwrap());

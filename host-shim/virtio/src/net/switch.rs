@@ -144,7 +144,11 @@ impl Table {
             Some(place) if place.own => return false,
             _ => {}
         }
-        if self.learned.get(from).is_none_or(|&count| count >= MOST_LEARNED) {
+        if self
+            .learned
+            .get(from)
+            .is_none_or(|&count| count >= MOST_LEARNED)
+        {
             // It may send, and what is meant for it goes to all.
             return true;
         }
@@ -258,10 +262,7 @@ impl SwitchSink {
     }
 
     fn deliver(&mut self, port: &Arc<Port>, header: Header, frame: Frame<'_>) {
-        let mut receive = port
-            .receive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut receive = port.receive.lock().unwrap_or_else(PoisonError::into_inner);
         if !receive.accept(header, frame) {
             drop(receive);
             port.counters.lost_in.fetch_add(1, Ordering::Relaxed);
@@ -282,10 +283,7 @@ impl SwitchSink {
     pub(super) fn flush(&mut self) {
         for port in self.untold.drain(..) {
             if let Some(port) = port.upgrade() {
-                let mut receive = port
-                    .receive
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut receive = port.receive.lock().unwrap_or_else(PoisonError::into_inner);
                 receive.tell();
             }
         }
@@ -330,7 +328,10 @@ mod tests {
     #[test]
     fn who_invents_addresses_spends_its_own_share() {
         let switch = Switch::new();
-        let _ports = [switch.port(address(1)).unwrap(), switch.port(address(2)).unwrap()];
+        let _ports = [
+            switch.port(address(1)).unwrap(),
+            switch.port(address(2)).unwrap(),
+        ];
         let mut table = switch.lock();
         for number in 0..10_000_u32 {
             let [_, b, c, d] = number.to_be_bytes();

@@ -4,10 +4,7 @@
 //! # Why unsafe
 //!
 //! A tap device is set up by `ioctl`s that no crate here has as safe functions. Each is given what the kernel's `include/uapi/linux/if_tun.h` says.
-#![allow(
-    unsafe_code,
-    reason = "three ioctls; see the module's documentation"
-)]
+#![allow(unsafe_code, reason = "three ioctls; see the module's documentation")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -53,8 +50,8 @@ impl Tap {
         }
         let flags = fs::read_to_string(known.join("tun_flags")).unwrap_or_default();
         let flags = flags.trim().trim_start_matches("0x");
-        let is_tap = u32::from_str_radix(flags, 16)
-            .is_ok_and(|flags| flags & libc::IFF_TAP as u32 != 0);
+        let is_tap =
+            u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & libc::IFF_TAP as u32 != 0);
         if !is_tap {
             return Err(NetError::NotTap {
                 device: device.to_owned(),

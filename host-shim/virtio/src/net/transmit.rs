@@ -60,7 +60,10 @@ impl TransmitQueue {
         if !self.queue.next(&mut self.chain)? {
             return Ok(Next::Empty);
         }
-        Ok(self.check().unwrap_or(None).map_or(Next::Nonsense, Next::Frame))
+        Ok(self
+            .check()
+            .unwrap_or(None)
+            .map_or(Next::Nonsense, Next::Frame))
     }
 
     fn check(&mut self) -> Result<Option<Header>, OutsideMemory> {
@@ -72,8 +75,7 @@ impl TransmitQueue {
             return Ok(None);
         }
         let plain = self.chain.readable.as_slice().iter();
-        let mut plain =
-            plain.map(|part| self.memory.contains_plain(part.address, part.len.into()));
+        let mut plain = plain.map(|part| self.memory.contains_plain(part.address, part.len.into()));
         if !plain.all(|is| is) {
             return Ok(None);
         }
@@ -122,9 +124,7 @@ impl TransmitQueue {
 }
 
 /// Both queues of a session; `None` when the driver left one out.
-pub(super) fn queues(
-    session: Session,
-) -> Option<(super::receive::ReceiveQueue, TransmitQueue)> {
+pub(super) fn queues(session: Session) -> Option<(super::receive::ReceiveQueue, TransmitQueue)> {
     let Session {
         features,
         memory,

@@ -434,12 +434,13 @@ impl Worker {
         up: Arc<AtomicBool>,
         on_down: Option<LinkDown>,
     ) -> Result<Worker, NetError> {
-        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(
-            |source| NetError::Host {
-                what: "eventfd",
-                source: source.into(),
-            },
-        )?;
+        let doorbell =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|source| {
+                NetError::Host {
+                    what: "eventfd",
+                    source: source.into(),
+                }
+            })?;
         let fd = lock(&port.receive)
             .source
             .fd()

@@ -100,8 +100,11 @@ impl Interface {
     pub fn attach_in(net: Net, memory: GuestMemory) -> Interface {
         let line = Arc::new(Line::default());
         let raise = Arc::clone(&line);
-        let transport =
-            MmioTransport::new(Box::new(net), memory.clone(), Arc::new(move || raise.raise()));
+        let transport = MmioTransport::new(
+            Box::new(net),
+            memory.clone(),
+            Arc::new(move || raise.raise()),
+        );
         Interface {
             transport,
             memory,
@@ -174,7 +177,15 @@ impl Interface {
         self.seen = self.line.count();
     }
 
-    pub fn describe(&self, queue: usize, index: u16, address: u64, len: u32, flags: u16, next: u16) {
+    pub fn describe(
+        &self,
+        queue: usize,
+        index: u16,
+        address: u64,
+        len: u32,
+        flags: u16,
+        next: u16,
+    ) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&address.to_le_bytes());
         bytes[8..12].copy_from_slice(&len.to_le_bytes());
@@ -189,7 +200,9 @@ impl Interface {
         let ring = &mut self.rings[queue];
         let at = AVAILABLE + queue as u64 * APART;
         let slot = u64::from(ring.available % self.size);
-        self.memory.write(at + 4 + 2 * slot, &head.to_le_bytes()).unwrap();
+        self.memory
+            .write(at + 4 + 2 * slot, &head.to_le_bytes())
+            .unwrap();
         ring.available = ring.available.wrapping_add(1);
         let index = ring.available;
         self.set_available(queue, index);
@@ -296,7 +309,11 @@ impl Interface {
 
     fn collect(&mut self, first: (u16, u32)) -> ([u8; HEADER], Vec<u8>) {
         let mut bytes = self.written(first);
-        let header: [u8; HEADER] = bytes.drain(..HEADER).collect::<Vec<_>>().try_into().unwrap();
+        let header: [u8; HEADER] = bytes
+            .drain(..HEADER)
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap();
         let buffers = u16::from_le_bytes([header[10], header[11]]);
         assert!(buffers >= 1);
         for _ in 1..buffers {
