@@ -30,6 +30,10 @@ const SWITCH_MTU: u16 = 1500;
 /// The longest packet to `passt` when it does not say.
 const PASST_MTU: u16 = 1500;
 
+/// How many bytes the receive buffer of a TCP connection has at first and at most. Packets of 64 KiB would each wait for a delayed acknowledgement where only one
+/// has room.
+const TCP_RMEM: (usize, usize) = (1 << 20, 6 << 20);
+
 /// What the network of a cVM is to be, over all its lives.
 #[derive(Clone, Debug)]
 pub struct NetworkSpec {
@@ -129,6 +133,11 @@ pub fn connect(cvm: &str, spec: &NetworkSpec) -> Result<(Net, Network), NetworkE
             let started = Arc::new(started);
             passt = Some(Arc::clone(&started));
             known.fill(config, &lease);
+            // It sends all that a window has room for at once, and loses what its socket does not take.
+            let room = started.room();
+            known.tcp_rmem = known
+                .tcp_rmem
+                .map(|(first, most)| (first.min(room / 2), most.min(room)));
             let options = NetOptions {
                 mac: *mac,
                 mtu: lease.mtu.unwrap_or(PASST_MTU),
@@ -180,12 +189,18 @@ struct Known {
     dns: Vec<Ipv4Addr>,
     /// The kernel has to ask.
     ask: bool,
+    /// Sizes of a TCP connection's receive buffer, other than the kernel's own.
+    tcp_rmem: Option<(usize, usize)>,
 }
 
 impl Known {
     fn of(config: &NetConfig) -> Known {
         let mut known = Known {
             dns: config.dns.clone(),
+            tcp_rmem: match &config.link {
+                Link::User(_) | Link::Switch(_) => Some(TCP_RMEM),
+                Link::Tap(_) => None,
+            },
             ..Known::default()
         };
         match config.address {
@@ -229,6 +244,12 @@ impl Known {
             let dns: Vec<_> = self.dns.iter().take(3).map(Ipv4Addr::to_string).collect();
             let _ = write!(words, " capstream.dns={}", dns.join(","));
         }
+        if let Some((first, most)) = self.tcp_rmem {
+            let _ = write!(
+                words,
+                " sysctl.net.ipv4.tcp_rmem=\"4096 {first} {most}\""
+            );
+        }
         words
     }
 }
@@ -239,7 +260,7 @@ mod tests {
 
     fn config(address: Address, dns: &[[u8; 4]]) -> NetConfig {
         NetConfig {
-            link: Link::User(Vec::new()),
+            link: Link::Tap("tap0".to_owned()),
             address,
             dns: dns.iter().map(|&dns| dns.into()).collect(),
             mac: None,

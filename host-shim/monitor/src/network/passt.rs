@@ -17,6 +17,7 @@ use std::time::Duration;
 use capstream_config::{Address, NetConfig, Protocol, PublishedPort};
 use capstream_virtio::MacAddress;
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::dhcp::{self, Lease};
@@ -24,6 +25,8 @@ use super::dhcp::{self, Lease};
 const PROGRAM: &str = "passt";
 /// How long it may take to be ready; it takes some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How many bytes may be on their way from it to us.
+const SEND_BUFFER: usize = 4 << 20;
 /// The longest frame that is looked at while it becomes ready.
 const MOST: usize = 66_000;
 /// How much of what it says is told.
@@ -87,6 +90,7 @@ fn hint(source: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub(super) struct Passt {
     process: Mutex<Process>,
+    room: usize,
 }
 
 #[derive(Debug)]
@@ -111,6 +115,9 @@ impl Passt {
         }
         let failed = |source| PasstError::Start { source };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        // It loses what its socket does not take. More than the host allows is as much as it allows.
+        let _ = set_socket_send_buffer_size(&theirs, SEND_BUFFER);
+        let room = socket_send_buffer_size(&theirs).map_err(|error| failed(error.into()))?;
         let mut command = Command::new(PROGRAM);
         command.args(arguments(config, ports)).arg("--fd");
         command.arg(theirs.as_raw_fd().to_string());
@@ -133,6 +140,7 @@ impl Passt {
         drop(command);
         let passt = Passt {
             process: Mutex::new(Process { child, ended: None }),
+            room,
         };
         let lease = ask(&ours, mac).map_err(|source| {
             let silent = matches!(
@@ -153,6 +161,11 @@ impl Passt {
             }
         })?;
         Ok((passt, ours, lease))
+    }
+
+    /// How many bytes may be on their way from it to us.
+    pub(super) fn room(&self) -> usize {
+        self.room
     }
 
     /// Ends it, if it runs; tells how it ended.

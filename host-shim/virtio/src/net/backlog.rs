@@ -46,13 +46,8 @@ impl Backlog {
         if self.frames == 0 {
             self.clear();
         }
-        let (at, wraps) = if self.wrap.is_some() {
-            (self.end, false)
-        } else if self.ring.len() - self.end >= len {
-            (self.end, false)
-        } else {
-            (0, true)
-        };
+        let wraps = self.wrap.is_none() && self.ring.len() - self.end < len;
+        let at = if wraps { 0 } else { self.end };
         // In front of `first` there has to be room up to it; behind it, up to the end.
         let limit = if self.wrap.is_some() || wraps {
             self.first
