@@ -245,10 +245,7 @@ impl Known {
             let _ = write!(words, " capstream.dns={}", dns.join(","));
         }
         if let Some((first, most)) = self.tcp_rmem {
-            let _ = write!(
-                words,
-                " sysctl.net.ipv4.tcp_rmem=\"4096 {first} {most}\""
-            );
+            let _ = write!(words, " sysctl.net.ipv4.tcp_rmem=\"4096 {first} {most}\"");
         }
         words
     }
