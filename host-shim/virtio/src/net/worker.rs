@@ -633,7 +633,11 @@ impl Shared {
                 Ok(ready) => ready,
                 Err(error) => {
                     self.down(&error);
-                    continue;
+                    if up {
+                        continue;
+                    }
+                    // The host does not let it wait even for being woken.
+                    return;
                 }
             };
             left = false;
