@@ -8,6 +8,7 @@ mod error;
 mod hart;
 mod memory;
 mod messages;
+mod network;
 mod report;
 mod session;
 mod start;
@@ -28,16 +29,17 @@ usage: bench [--runs N] [--output FILE] [GROUP...]
 
   --runs N        how often each number is measured (5)
   --output FILE   where the results go as JSON (bench.json)
-  GROUP           calls, start, times, streams, memory, hart (all of them)";
+  GROUP           calls, start, times, streams, net, memory, hart (all of them)";
 
 type Measure = fn(&Session) -> Result<Group, BenchError>;
 
 /// Every group by its name on the command line.
-const GROUPS: [(&str, Measure); 6] = [
+const GROUPS: [(&str, Measure); 7] = [
     ("calls", calls::measure),
     ("start", start::measure),
     ("times", messages::times),
     ("streams", messages::streams),
+    ("net", network::measure),
     ("memory", memory::measure),
     ("hart", hart::measure),
 ];

@@ -101,6 +101,7 @@ pub struct Deployment {
     arguments: Vec<OsString>,
     input: Option<String>,
     file_limit: Option<u64>,
+    path: Option<String>,
 }
 
 impl Deployment {
@@ -114,6 +115,7 @@ impl Deployment {
             arguments: Vec::new(),
             input: None,
             file_limit: None,
+            path: None,
         }
     }
 
@@ -128,6 +130,13 @@ impl Deployment {
     #[must_use]
     pub fn file_limit(mut self, bytes: u64) -> Deployment {
         self.file_limit = Some(bytes);
+        self
+    }
+
+    /// With these folders as those in which the monitor finds programs.
+    #[must_use]
+    pub fn path(mut self, folders: &str) -> Deployment {
+        self.path = Some(folders.to_owned());
         self
     }
 
@@ -200,6 +209,12 @@ impl Deployment {
                 fs::File::open(&path).map_err(file_error(&path))?.into()
             }
         };
+        if let Some(path) = &self.path {
+            let mut elsewhere: Vec<OsString> = vec![format!("PATH={path}").into()];
+            elsewhere.push(environment.monitor.clone().into());
+            elsewhere.extend(arguments);
+            return Running::start(Path::new("env"), &elsewhere, &folder, input);
+        }
         let Some(limit) = self.file_limit else {
             return Running::start(&environment.monitor, &arguments, &folder, input);
         };

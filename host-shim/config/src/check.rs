@@ -221,7 +221,6 @@ fn lives(cvm: &CvmConfig, findings: &mut Vec<Finding>) {
         ));
     }
     for (key, set) in [
-        ("net", cvm.net.is_some()),
         ("callback_in", cvm.callback_in.is_some()),
         ("callback_out", cvm.callback_out.is_some()),
     ] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{ConfigError, Place};
-use crate::{Grants, Limits, document, reader};
+use crate::{Grants, Limits, NetConfig, document, reader};
 
 /// The most bytes that a file may have.
 const MAX_FILE: u64 = 1 << 20;
@@ -31,8 +31,8 @@ pub struct CvmConfig {
     pub runtime: Option<PathBuf>,
     /// The program and its arguments; at least the program.
     pub args: Vec<String>,
-    /// The network.
-    pub net: Option<String>,
+    /// The network; none when absent.
+    pub net: Option<NetConfig>,
     /// What to wait for before the next cVM is started.
     pub wait: Wait,
     /// Whether its capabilities lack the software-defined permissions.

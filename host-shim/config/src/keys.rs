@@ -22,18 +22,21 @@ pub enum Section {
     Grant,
     /// `limits` of a cVM.
     Limits,
+    /// `net` of a cVM.
+    Net,
     /// An entry of `capfiles`.
     Capfile,
 }
 
 impl Section {
     /// All of them, in the order of the reference.
-    pub const ALL: [Section; 6] = [
+    pub const ALL: [Section; 7] = [
         Section::File,
         Section::Cvm,
         Section::Isolation,
         Section::Grant,
         Section::Limits,
+        Section::Net,
         Section::Capfile,
     ];
 
@@ -45,6 +48,7 @@ impl Section {
             Section::Isolation => "`isolation`",
             Section::Grant => "a grant",
             Section::Limits => "`limits`",
+            Section::Net => "`net`",
             Section::Capfile => "a capfile",
         }
     }
@@ -56,6 +60,7 @@ impl Section {
             Section::Isolation => "`isolation` of a cVM",
             Section::Grant => "`grants` of a cVM: one entry for each grant",
             Section::Limits => "`limits` of a cVM",
+            Section::Net => "`net` of a cVM",
             Section::Capfile => "`capfiles`: one entry for each buffer",
         }
     }
@@ -70,6 +75,10 @@ pub enum Form {
     Words,
     /// A pattern of keys, or a list of them.
     Patterns,
+    /// A text, or a list of texts.
+    Texts,
+    /// A text, or a section.
+    TextOr(Section),
     /// A whole number, decimal.
     Integer {
         /// The least.
@@ -148,8 +157,8 @@ pub const KEYS: &[KeyDescription] = &[
         "The runtime image to load. Without it the monitor loads its default."),
     key(Section::Cvm, "args", true, Form::Words, "a text that is split into words as a shell does, or a list of words",
         "The program and its arguments."),
-    key(Section::Cvm, "net", false, Form::Text, "a text",
-        "The network of the cVM. Without it, it has none."),
+    key(Section::Cvm, "net", false, Form::TextOr(Section::Net), "`none` (the default), `user`, `tap DEVICE`, `switch NAME`, or a mapping with `kind`",
+        "Where the network interface `eth0` of the cVM leads. `user`: to where the host leads, without privileges, by the program `passt`. `tap DEVICE`: to a tap device of the host, which is there already. `switch NAME`: to the other cVMs of the file that name the same switch."),
     key(Section::Cvm, "wait", false, Form::Integer { min: -1, max: u32::MAX as i64 }, "a number of seconds, 0 (the default) or more, or -1",
         "How long to wait before the next cVM is started; -1: until this one has ended."),
     key(Section::Cvm, "clean_room", false, Form::Switch, "0 (the default) or 1",
@@ -204,6 +213,18 @@ pub const KEYS: &[KeyDescription] = &[
         "How many ranges of memory it may publish at a time. One more is `EMFILE`."),
     key(Section::Limits, "handles", false, Form::Integer { min: 0, max: 65_536 }, "a number from 0 to 65536, 1024 by default",
         "How many nodes it may have connected to what is published, at a time. One more is `EMFILE`."),
+    key(Section::Net, "kind", true, Form::Text, "`user`, `tap DEVICE`, `switch NAME` or `none`",
+        "What `net` is without a mapping."),
+    key(Section::Net, "ports", false, Form::Texts, "with `user`: `\"[ADDRESS:]PORT:PORT[/tcp|/udp]\"`, or a list of such",
+        "Ports that are published: a port of the host, at all its addresses or at one, and behind it the port of the cVM; `tcp` by default. `\"127.0.0.1:8080:80\"`: who connects to port 8080 on the host gets to port 80 in the cVM."),
+    key(Section::Net, "address", false, Form::Text, "`dhcp` (the default with `user`), `ADDRESS/BITS`, or `none` (the default otherwise); no `dhcp` with `switch`",
+        "The address of `eth0`, IPv4. `dhcp` with `user`: the host's own, its gateway and its name servers. `dhcp` with `tap`: what a server on that network says; the kernel waits for it. `none`: the interface is up, and the rest is left to the programs."),
+    key(Section::Net, "gateway", false, Form::Text, "with an `address`: another address of the same network",
+        "Where everything is sent to that is not in the network. With `user` it stands for the host itself, and is the first address of the network, or the second, when it is not said."),
+    key(Section::Net, "dns", false, Form::Texts, "an address or a list of 3 addresses at most",
+        "Who is asked for names: `/etc/resolv.conf` in the cVM. With `user`: those of the host when it is not said."),
+    key(Section::Net, "mac", false, Form::Text, "six bytes in hexadecimal with `:` between, such as `\"02:00:00:00:00:01\"`, of one interface",
+        "The address of `eth0` in frames. Without it: one that is made up when the monitor starts."),
     key(Section::Capfile, "name", true, Form::Text, "1 to 10 bytes without a NUL",
         "The key under which the buffer is published. No two have the same."),
     key(Section::Capfile, "size", true, Form::Hex, "a hexadecimal number from 1 to 0x40000000 (1 GiB)",

@@ -42,6 +42,7 @@ mod error;
 mod grants;
 mod keys;
 mod limits;
+mod net;
 mod reader;
 mod schema;
 
@@ -53,4 +54,5 @@ pub use error::{ConfigError, Place};
 pub use grants::{Access, Grant, Grants, Pattern, Right};
 pub use keys::{Form, KEYS, KeyDescription, Section, reference};
 pub use limits::{DEFAULT_LOG_RATE, Limits};
+pub use net::{Address, Link, NetConfig, Protocol, PublishedPort};
 pub use schema::schema;

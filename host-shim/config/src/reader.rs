@@ -14,6 +14,7 @@ use crate::error::{ConfigError, Place};
 use crate::grants::{Access, Grant, Grants, Pattern, Right};
 use crate::keys::{Form, Section};
 use crate::limits::Limits;
+use crate::net::{self, Address, Link, NetConfig, PublishedPort};
 
 /// Hosts map nothing below.
 const MIN_BASE: u64 = 0x1_0000;
@@ -114,6 +115,7 @@ impl Reader<'_> {
         self.names(&cvms)?;
         self.ranges(&cvms)?;
         self.callbacks(&cvms)?;
+        self.ports(&cvms)?;
 
         let mut capfiles: Vec<(CapfileConfig, usize)> = Vec::new();
         if let Some(list) = fields.get("capfiles") {
@@ -251,6 +253,10 @@ impl Reader<'_> {
             None => Limits::default(),
             Some(field) => self.limits(field, &fields.title, &isolation)?,
         };
+        let net = match fields.get("net") {
+            None => None,
+            Some(field) => self.net(field, &fields.title)?,
+        };
         Ok(Located {
             name: name_field.node.line,
             isolation: isolation_field.node.line,
@@ -261,7 +267,7 @@ impl Reader<'_> {
                 disk: self.path(&fields, "disk")?,
                 runtime: self.path(&fields, "runtime")?,
                 args: self.args(self.needed(&fields, "args")?)?,
-                net: self.word(&fields, "net")?,
+                net,
                 wait,
                 clean_room,
                 callback_in: self.word(&fields, "callback_in")?,
@@ -276,6 +282,163 @@ impl Reader<'_> {
                 line: fields.line,
             },
         })
+    }
+
+    /// No two cVMs publish one port of the host, nor one cVM twice.
+    fn ports(&self, cvms: &[Located]) -> Result<(), ConfigError> {
+        let mut seen: Vec<(&PublishedPort, &str)> = Vec::new();
+        for located in cvms {
+            let Some(NetConfig {
+                link: Link::User(ports),
+                ..
+            }) = &located.cvm.net
+            else {
+                continue;
+            };
+            for port in ports {
+                if let Some((other, name)) = seen.iter().find(|(other, _)| other.collides(port)) {
+                    return Err(ConfigError::Value {
+                        place: self.place(port.line),
+                        key: "ports".to_owned(),
+                        found: format!(
+                            "`{}`, and the cVM `{name}` publishes `{}` on line {}",
+                            port.text, other.text, other.line
+                        ),
+                        expected: "another port of the host, or another of its addresses"
+                            .to_owned(),
+                    });
+                }
+                seen.push((port, &located.cvm.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// `net` of a cVM; `None` when there is to be none.
+    fn net(&self, field: Field<'_>, cvm: &str) -> Result<Option<NetConfig>, ConfigError> {
+        let line = field.node.line;
+        if let Value::Scalar(_) = field.node.value {
+            let link = self.link(field)?;
+            return Ok(link.map(|link| NetConfig {
+                address: default_address(&link),
+                link,
+                dns: Vec::new(),
+                mac: None,
+                line,
+            }));
+        }
+        let Value::Mapping(_) = field.node.value else {
+            return Err(self.unfit(field));
+        };
+        let fields = self.fields(field.node, Section::Net, &format!("`net` of {cvm}"))?;
+        let Some(mut link) = self.link(self.needed(&fields, "kind")?)? else {
+            return Ok(None);
+        };
+        if let Some(field) = fields.get("ports") {
+            let Link::User(ports) = &mut link else {
+                return Err(self.value(
+                    field,
+                    "no `ports` but with `kind: user`: elsewhere others reach the cVM by its own address",
+                ));
+            };
+            for field in self.texts(field)? {
+                let port = PublishedPort::parse(&self.text(field)?, field.node.line);
+                ports.push(port.ok_or_else(|| self.unfit(field))?);
+            }
+        }
+        let address = self.address(&fields, &link)?;
+        let mut dns = Vec::new();
+        if let Some(field) = fields.get("dns") {
+            let texts = self.texts(field)?;
+            // As many as the C library of a program looks at.
+            if texts.len() > 3 {
+                return Err(self.unfit(field));
+            }
+            for field in texts {
+                dns.push(self.text(field)?.parse().map_err(|_| self.unfit(field))?);
+            }
+        }
+        let mac = match fields.get("mac") {
+            None => None,
+            Some(field) => Some(net::mac(&self.text(field)?).ok_or_else(|| self.unfit(field))?),
+        };
+        Ok(Some(NetConfig {
+            link,
+            address,
+            dns,
+            mac,
+            line,
+        }))
+    }
+
+    fn link(&self, field: Field<'_>) -> Result<Option<Link>, ConfigError> {
+        let text = self.text(field)?;
+        let mut words = text.split_ascii_whitespace();
+        let link = match (words.next(), words.next(), words.next()) {
+            (Some("none"), None, _) => None,
+            (Some("user"), None, _) => Some(Link::User(Vec::new())),
+            (Some("tap"), Some(device), None) => Some(Link::Tap(device.to_owned())),
+            (Some("switch"), Some(name), None) => Some(Link::Switch(name.to_owned())),
+            _ => return Err(self.unfit(field)),
+        };
+        Ok(link)
+    }
+
+    fn address(&self, fields: &Fields<'_>, link: &Link) -> Result<Address, ConfigError> {
+        let gateway = fields.get("gateway");
+        let mut address = match fields.get("address") {
+            None => default_address(link),
+            Some(field) => match self.text(field)?.as_str() {
+                "dhcp" if !matches!(link, Link::Switch(_)) => Address::Dhcp,
+                "none" => Address::Unset,
+                text => {
+                    let (address, prefix) = net::address(text).ok_or_else(|| self.unfit(field))?;
+                    Address::Static {
+                        address,
+                        prefix,
+                        gateway: None,
+                    }
+                }
+            },
+        };
+        let Some(field) = gateway else {
+            if let (
+                Link::User(_),
+                Address::Static {
+                    address,
+                    prefix,
+                    gateway,
+                },
+            ) = (link, &mut address)
+            {
+                *gateway = net::first_other(*address, *prefix);
+            }
+            return Ok(address);
+        };
+        let Address::Static {
+            address: own,
+            prefix,
+            gateway,
+        } = &mut address
+        else {
+            return Err(self.value(
+                field,
+                "no `gateway` without an `address: ADDRESS/BITS` that it belongs to",
+            ));
+        };
+        let given = self.text(field)?.parse().ok();
+        let given = given.filter(|&given| given != *own && net::is_of_host(given, *own, *prefix));
+        *gateway = Some(given.ok_or_else(|| self.unfit(field))?);
+        Ok(address)
+    }
+
+    /// A text, or the texts of a list.
+    fn texts<'a>(&self, field: Field<'a>) -> Result<Vec<Field<'a>>, ConfigError> {
+        match &field.node.value {
+            Value::Scalar(_) => Ok(vec![field]),
+            Value::List(nodes) => Ok(nodes.iter().map(|node| Field { node, ..field }).collect()),
+            _ => Err(self.unfit(field)),
+        }
     }
 
     fn wait(&self, field: Field<'_>) -> Result<Wait, ConfigError> {
@@ -649,6 +812,14 @@ impl Reader<'_> {
             return Err(self.unfit(field));
         }
         Ok(address)
+    }
+}
+
+/// How an interface gets its address when nothing is said.
+fn default_address(link: &Link) -> Address {
+    match link {
+        Link::User(_) => Address::Dhcp,
+        Link::Tap(_) | Link::Switch(_) => Address::Unset,
     }
 }
 

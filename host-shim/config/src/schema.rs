@@ -15,6 +15,7 @@ fn name(section: Section) -> &'static str {
         Section::Isolation => "isolation",
         Section::Grant => "grant",
         Section::Limits => "limits",
+        Section::Net => "net",
         Section::Capfile => "capfile",
     }
 }
@@ -41,7 +42,8 @@ fn number(number: Value, text: &str) -> Value {
 fn form(form: Form) -> Value {
     match form {
         Form::Text => text(),
-        Form::Words | Form::Patterns => one_or_more(text()),
+        Form::Words | Form::Patterns | Form::Texts => one_or_more(text()),
+        Form::TextOr(section) => json!({ "anyOf": [text(), reference_to(section)] }),
         Form::Integer { min, max } => number(
             json!({ "type": "integer", "minimum": min, "maximum": max }),
             "^-?[0-9_]+$",

@@ -114,10 +114,9 @@ fn one_disk_is_for_one_cvm_at_a_time() {
 #[test]
 fn what_can_have_no_effect_is_a_warning() {
     finds(
-        &cvms(&["wait: -1, restart: always", "net: tap0, callback_out: c0"]),
+        &cvms(&["wait: -1, restart: always", "callback_out: c0"]),
         &[
             (Warning, 2, "`restart: always` starts it again"),
-            (Warning, 3, "does nothing with `net` of the cVM `c1`"),
             (Warning, 3, "does nothing with `callback_out`"),
         ],
     );

@@ -8,7 +8,9 @@
 
 use std::path::{Path, PathBuf};
 
-use capstream_config::{ConfigError, Deployment, Isolation, KEYS, KeyDescription, Section, Wait};
+use capstream_config::{
+    ConfigError, Deployment, Isolation, KEYS, KeyDescription, Link, Section, Wait,
+};
 use proptest::prelude::*;
 
 const FILE: &str = "dir/yaml.cfg";
@@ -19,7 +21,7 @@ const GOOD: &str = r#"cVMs:
     disk: receiver.img
     runtime: /opt/runtime
     args: /ld.so /app/cap_stream 3
-    net: tap0
+    net: tap tap0
     wait: 1
     clean_room: 1
     callback_in: sender
@@ -76,7 +78,8 @@ fn every_key_is_read() {
     assert_eq!(receiver.disk, Some(PathBuf::from("dir/receiver.img")));
     assert_eq!(receiver.runtime, Some(PathBuf::from("/opt/runtime")));
     assert_eq!(receiver.args, ["/ld.so", "/app/cap_stream", "3"]);
-    assert_eq!(receiver.net.as_deref(), Some("tap0"));
+    let link = receiver.net.as_ref().map(|net| &net.link);
+    assert_eq!(link, Some(&Link::Tap("tap0".to_owned())));
     assert_eq!(receiver.wait, Wait::Seconds(1));
     assert!(receiver.clean_room);
     assert_eq!(receiver.callback_in.as_deref(), Some("sender"));
@@ -122,7 +125,8 @@ fn the_good_file_uses_every_key() {
         "limits",
     ];
     let elsewhere = |key: &&KeyDescription| {
-        matches!(key.section, Section::Grant | Section::Limits) || others.contains(&key.name)
+        matches!(key.section, Section::Grant | Section::Limits | Section::Net)
+            || others.contains(&key.name)
     };
     for key in KEYS.iter().filter(|key| !elsewhere(key)) {
         assert!(GOOD.contains(&format!("{}:", key.name)), "{}", key.name);
@@ -278,7 +282,7 @@ fn an_unknown_key_is_named_with_the_one_that_was_meant() {
             "dsik",
             "disk",
         ),
-        ("    net: tap0", "    Net: tap0", 6, "Net", "net"),
+        ("    net: tap tap0", "    Net: tap0", 6, "Net", "net"),
         (
             "clean_room: 1",
             "cleanroom: 1",
@@ -306,7 +310,7 @@ fn an_unknown_key_is_named_with_the_one_that_was_meant() {
 #[test]
 fn an_unknown_key_like_no_other_lists_all() {
     refused(
-        with("    net: tap0", "    hypervisor: tap0"),
+        with("    net: tap tap0", "    hypervisor: tap0"),
         6,
         &[
             "unknown key `hypervisor` in a cVM",
@@ -318,7 +322,7 @@ fn an_unknown_key_like_no_other_lists_all() {
 #[test]
 fn a_key_twice_is_refused() {
     refused(
-        with("    net: tap0", "    net: tap0\n    net: tap1"),
+        with("    net: tap tap0", "    net: tap tap0\n    net: tap tap1"),
         7,
         &["`net`", "line 6"],
     );
@@ -567,17 +571,17 @@ fn capfiles_fit_their_keys_and_sizes() {
 #[test]
 fn what_is_not_understood_of_yaml_is_said() {
     refused(
-        with("net: tap0", "net: &a tap0\n    wait: *a"),
+        with("net: tap tap0", "net: &a tap0\n    wait: *a"),
         7,
         &["alias"],
     );
-    refused(with("net: tap0", "net: !x tap0"), 6, &["tag"]);
+    refused(with("net: tap tap0", "net: !x tap0"), 6, &["tag"]);
     refused(
         read(&format!("{GOOD}---\n{GOOD}")),
         28,
         &["second document"],
     );
-    refused(with("net: tap0", "[a]: tap0"), 6, &["a key is a list"]);
+    refused(with("net: tap tap0", "[a]: tap0"), 6, &["a key is a list"]);
     refused(read("- a\n"), 1, &["the file is a list", "cVMs, capfiles"]);
     refused(read("hello\n"), 1, &["the file is `hello`"]);
     refused(read("cVMs: {}\n"), 1, &["`cVMs` is a mapping"]);

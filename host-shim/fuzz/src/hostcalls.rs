@@ -671,6 +671,7 @@ fn guest(
         output_gap: Cell::default(),
         log_gap: Cell::default(),
         devices: vec![transport],
+        network: None,
         timings: Arc::new(Timings::new(Instant::now())),
         record: Arc::default(),
     });

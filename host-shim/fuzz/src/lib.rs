@@ -7,6 +7,7 @@
 //! | [`deployment_file`] | the text of a monitor's file | an error names a line that is there; the same text gives the same result |
 //! | [`runtime_image`] | an ELF file | nothing is loaded outside of the size that the image says it has |
 //! | [`virtqueue`] | registers, rings, chains and requests of a disk's driver | no access outside of the guest's memory; after a reset the disk works |
+//! | [`virtio_net`] | registers, rings, chains and frames of two network drivers on one switch, and what comes from a socket | no access outside of the guests' memory; a well-behaved neighbour gets its frames; after a reset the interface works |
 //! | [`syscall_patch`] | code with system calls | bytes change close to the call only, and come back when they are forgotten |
 //! | [`hart`] | instructions for a simulated hart | no store outside of its capabilities; everything can be disassembled |
 //!
@@ -27,6 +28,7 @@ pub mod number;
 pub mod runtime_image;
 pub mod seeds;
 pub mod syscall_patch;
+pub mod virtio_net;
 pub mod virtqueue;
 
 /// A target: its name, and the function.
@@ -38,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("deployment_file", deployment_file::run),
     ("runtime_image", runtime_image::run),
     ("virtqueue", virtqueue::run),
+    ("virtio_net", virtio_net::run),
     ("syscall_patch", syscall_patch::run),
     ("hart", hart::run),
 ];

@@ -58,6 +58,11 @@ fn virtqueue() {
 }
 
 #[test]
+fn virtio_net() {
+    replay("virtio_net");
+}
+
+#[test]
 fn syscall_patch() {
     replay("syscall_patch");
 }

@@ -251,9 +251,9 @@ impl StartError {
             StartError::Output(_)
             | StartError::Platform(_)
             | StartError::Trace(TraceError::Thread { .. })
-            | StartError::Run(RunError::Platform(_) | RunError::Thread { .. }) => {
-                ExitCode::MonitorFailed
-            }
+            | StartError::Run(
+                RunError::Platform(_) | RunError::Random { .. } | RunError::Thread { .. },
+            ) => ExitCode::MonitorFailed,
         }
     }
 }

@@ -23,7 +23,9 @@ use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STAC
 use capstream_abi::{Layout, irq};
 use capstream_capability::{Capability, CapabilityError, Limits, RegistryError};
 use capstream_config::Grants;
-use capstream_virtio::{Block, BlockError, BlockOptions, GuestMemory, MmioTransport};
+use capstream_virtio::{
+    Block, BlockError, BlockOptions, Device, GuestMemory, MmioTransport, NetCounters,
+};
 
 use crate::boot::{Boot, BootError};
 use crate::console::{Console, ConsoleWriter, given_up};
@@ -33,6 +35,7 @@ use crate::grants::CvmGrants;
 use crate::hostcall::{CvmCalls, Parts};
 use crate::image::{Image, ImageError};
 use crate::kernel_log::KernelLog;
+use crate::network::{self, Network, NetworkError, NetworkSpec};
 use crate::outlets::{LineSplitter, Outlets, ProgramOutput, Source};
 use crate::output_limit::OutputLimit;
 use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Protection, Vcpu};
@@ -83,6 +86,8 @@ pub struct CvmSpec {
     pub grants: Grants,
     /// How much of each it may take.
     pub limits: capstream_config::Limits,
+    /// Its network, if it has one.
+    pub network: Option<NetworkSpec>,
     /// What operators see of it.
     pub outlets: Arc<Outlets>,
     /// Whether it has run before: its log goes on then.
@@ -152,6 +157,9 @@ pub enum CvmError {
     /// Its disk cannot be used.
     #[error(transparent)]
     Disk(#[from] BlockError),
+    /// Its network cannot be had.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Its memory cannot be given to a device.
     #[error("its memory cannot be used by devices: {0}")]
     DeviceMemory(#[from] capstream_virtio::memory::MemoryError),
@@ -183,6 +191,7 @@ pub struct Cvm {
     name: String,
     record: Arc<VcpuRecord>,
     range: Range,
+    network: Option<Arc<NetCounters>>,
     thread: JoinHandle<()>,
 }
 
@@ -195,6 +204,7 @@ impl Cvm {
             &self.record,
             self.receiver.ledger().total(),
             self.range,
+            self.network.as_deref(),
         )
     }
 
@@ -368,11 +378,17 @@ fn assemble<E: Send + 'static>(
         output_gap: Cell::default(),
         log_gap: Cell::default(),
         devices: Vec::new(),
+        network: None,
         timings: Arc::clone(&timings),
         record: Arc::clone(&record),
     };
-    parts.devices = devices(spec, &parts)?;
-    let mut kernel_args = environment.kernel_args.clone();
+    (parts.devices, parts.network) = devices(spec, &parts)?;
+    let mut kernel_args = String::new();
+    if let Some(network) = &parts.network {
+        kernel_args += &network.kernel_args;
+        kernel_args.push(' ');
+    }
+    kernel_args += &environment.kernel_args;
     if let Some(buffers) = spec.limits.buffers {
         // The last one counts.
         kernel_args += &format!(" capstream.buffers={buffers}");
@@ -381,7 +397,7 @@ fn assemble<E: Send + 'static>(
         name: &spec.name,
         args: &spec.args,
         disk: spec.disk.is_some(),
-        kernel_args: kernel_args.trim_start(),
+        kernel_args: kernel_args.trim(),
         virtio_count: parts.devices.len(),
         vector: platform.vector_state(),
     };
@@ -392,6 +408,8 @@ fn assemble<E: Send + 'static>(
         size: layout.end - layout.base,
     };
     drop(space);
+    let network = parts.network.as_ref();
+    let network = network.map(|network| Arc::clone(&network.counters));
     let thread = spawn(index, vcpu, parts, events, tell)?;
     Ok(Cvm {
         receiver,
@@ -399,6 +417,7 @@ fn assemble<E: Send + 'static>(
         name: spec.name.clone(),
         record,
         range,
+        network,
         thread,
     })
 }
@@ -479,14 +498,39 @@ fn device_reach(layout: &Layout, authority: &Capability) -> DeviceReach {
     }
 }
 
-fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError> {
-    let Some(path) = &spec.disk else {
-        return Ok(Vec::new());
-    };
-    let layout = &parts.layout;
-    let disk = Block::open(path, &BlockOptions::default())?;
+/// Its devices, in the order in which its kernel finds them, and what its network interface leads to.
+fn devices(
+    spec: &CvmSpec,
+    parts: &Parts,
+) -> Result<(Vec<MmioTransport>, Option<Network>), CvmError> {
+    let mut list: Vec<Box<dyn Device>> = Vec::new();
+    let mut network = None;
+    if let Some(path) = &spec.disk {
+        list.push(Box::new(Block::open(path, &BlockOptions::default())?));
+    }
+    if let Some(wanted) = &spec.network {
+        let (interface, leads_to) = network::connect(&spec.name, wanted)?;
+        list.push(Box::new(interface));
+        network = Some(leads_to);
+    }
+    const { assert!(VIRTIO_MAX >= 2) };
+    if list.is_empty() {
+        return Ok((Vec::new(), network));
+    }
+    let memory = device_memory(parts)?;
+    let transports = (irq::VIRTIO_FIRST..).zip(list).map(|(number, device)| {
+        let line = Arc::clone(parts.receiver.line());
+        let interrupt = Arc::new(move || line.raise(number));
+        MmioTransport::new(device, memory.clone(), interrupt)
+    });
+    Ok((transports.collect(), network))
+}
+
+/// What of its memory its devices reach.
+fn device_memory(parts: &Parts) -> Result<GuestMemory, CvmError> {
     let addressing = parts.space.addressing();
-    let DeviceReach { whole, hole, plain } = device_reach(layout, parts.receiver.authority());
+    let DeviceReach { whole, hole, plain } =
+        device_reach(&parts.layout, parts.receiver.authority());
     let len = usize::try_from(whole.end - whole.start).unwrap_or(usize::MAX);
     let to_code =
         |range: ops::Range<u64>| addressing.to_code(range.start)..addressing.to_code(range.end);
@@ -502,11 +546,7 @@ fn devices(spec: &CvmSpec, parts: &Parts) -> Result<Vec<MmioTransport>, CvmError
     if let Some(hole) = hole {
         memory = memory.without(to_code(hole))?;
     }
-    let memory = memory.with_plain_part(to_code(plain))?;
-    let line = Arc::clone(parts.receiver.line());
-    let interrupt = Arc::new(move || line.raise(irq::VIRTIO_FIRST));
-    const { assert!(VIRTIO_MAX >= 1) };
-    Ok(vec![MmioTransport::new(Box::new(disk), memory, interrupt)])
+    Ok(memory.with_plain_part(to_code(plain))?)
 }
 
 fn spawn<E: Send + 'static>(
@@ -569,6 +609,7 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
 /// Gives everything back. Returns the last lines of the kernel's log.
 fn take_apart(mut parts: Parts) -> Vec<String> {
     parts.devices.clear();
+    parts.network = None;
     parts.outlets.input.forget_line();
     // Others may be writing at the moment, and what comes last is not lost for that.
     let output = parts.output.get_mut();

@@ -33,6 +33,7 @@ use crate::exchange::{CvmHandles, CvmTable, Exchange, File, Stream};
 use crate::exit_code::Outcome;
 use crate::grants::{CvmGrants, Refused};
 use crate::kernel_log::KernelLog;
+use crate::network::Network;
 use crate::outlets::{Outlets, ProgramOutput};
 use crate::output_limit::{Gap, OutputLimit};
 use crate::platform::{
@@ -150,6 +151,8 @@ pub struct Parts {
     pub log_gap: Cell<Gap>,
     /// Its devices, by number.
     pub devices: Vec<MmioTransport>,
+    /// What its network interface leads to.
+    pub network: Option<Network>,
     /// When what happened to it.
     pub timings: Arc<Timings>,
     /// What its vCPU did.

@@ -11,6 +11,7 @@
 //! | [`hostcall`] | the answers to its kernel |
 //! | [`grants`], [`send_quota`], [`output_limit`], [`rate`] | what a cVM may, and how much of it |
 //! | [`exchange`], [`receiver`], [`lines`], [`watchdog`] | what cVMs have to do with each other |
+//! | [`network`] | where its network interface leads |
 //! | [`vcpu_record`], [`traffic`], [`statistics`] | what it did, in numbers |
 //! | [`trace`] | what it did, in time |
 //! | [`console`], [`kernel_log`], [`log_file`], [`run_directory`], [`timings`] | what comes out of it |
@@ -43,6 +44,7 @@ pub mod journal;
 pub mod kernel_log;
 pub mod lines;
 pub mod log_file;
+pub mod network;
 pub mod outlets;
 pub mod output_limit;
 pub mod platform;

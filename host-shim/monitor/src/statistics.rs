@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use capstream_abi::boot::PAGE;
 use capstream_capability::ObjectInfo;
+use capstream_virtio::NetCounters;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::Exchange;
@@ -51,6 +53,41 @@ pub struct CvmStatistics {
     pub memory_bytes: u64,
     /// How many of them are in the host's memory; `None` where the host does not tell.
     pub resident_bytes: Option<u64>,
+    /// What its network interface moved, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<NetworkStatistics>,
+}
+
+/// What a network interface moved; in is what its cVM received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatistics {
+    /// Frames that were received.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames that came and for which there was no room.
+    pub lost_in: u64,
+    /// Frames that were sent.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames that went nowhere: they made no sense, or the link was down.
+    pub lost_out: u64,
+}
+
+impl NetworkStatistics {
+    /// What they count now.
+    pub fn of(counters: &NetCounters) -> NetworkStatistics {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        NetworkStatistics {
+            frames_in: get(&counters.frames_in),
+            bytes_in: get(&counters.bytes_in),
+            lost_in: get(&counters.lost_in),
+            frames_out: get(&counters.frames_out),
+            bytes_out: get(&counters.bytes_out),
+            lost_out: get(&counters.lost_out),
+        }
+    }
 }
 
 /// What one channel did: a stream or a range that somebody publishes.
@@ -116,6 +153,7 @@ pub(crate) fn of_cvm(
     record: &VcpuRecord,
     received: Traffic,
     range: Range,
+    network: Option<&NetCounters>,
 ) -> CvmStatistics {
     let (messages, bytes) = record.messages();
     let (console_bytes, log_bytes) = record.output_bytes();
@@ -147,6 +185,7 @@ pub(crate) fn of_cvm(
         } else {
             resident_bytes
         },
+        network: network.map(NetworkStatistics::of),
     }
 }
 

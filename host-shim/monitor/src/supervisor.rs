@@ -25,6 +25,7 @@ use crate::control::{Answer, Controller, Refusal, Request};
 use crate::cvm::{self, Cvm, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
+use crate::network::{NetworkSpec, Switches};
 use crate::platform::{AddressSpace, Fault, Placement, Platform, PlatformError, Protection};
 use crate::receiver::PortalFailed;
 use crate::signals;
@@ -54,6 +55,14 @@ pub enum RunError {
         name: String,
         /// Why.
         why: String,
+    },
+    /// The host gives no random bytes.
+    #[error(
+        "no address for a network interface can be made up, getrandom failed: {source}; say one with `mac`"
+    )]
+    Random {
+        /// Why.
+        source: std::io::Error,
     },
     /// There is no thread.
     #[error("the thread for signals could not be started: {source}")]
@@ -180,6 +189,7 @@ impl Supervisor {
     ) -> Result<Supervisor, RunError> {
         let mut images: BTreeMap<PathBuf, Arc<Image>> = BTreeMap::new();
         let mut units = Vec::new();
+        let switches = Switches::of(deployment);
         for config in &deployment.cvms {
             let path = match (&config.runtime, runtime) {
                 (Some(path), _) => path.clone(),
@@ -194,9 +204,14 @@ impl Supervisor {
                     image
                 }
             };
-            units.push(Unit::new(config, image, environment.single));
+            let network = config
+                .net
+                .as_ref()
+                .map(|net| NetworkSpec::new(net, &switches))
+                .transpose()
+                .map_err(|source| RunError::Random { source })?;
+            units.push(Unit::new(config, image, network, environment.single));
             for (key, set) in [
-                ("net", config.net.is_some()),
                 ("callback_in", config.callback_in.is_some()),
                 ("callback_out", config.callback_out.is_some()),
             ] {

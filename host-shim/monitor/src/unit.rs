@@ -26,6 +26,7 @@ use crate::control::{Answer, CvmState, Refusal};
 use crate::cvm::{Cvm, CvmSpec};
 use crate::exit_code::Outcome;
 use crate::image::Image;
+use crate::network::NetworkSpec;
 use crate::outlets::{Outlets, now_ms};
 use crate::platform::Placement;
 use crate::restart::{self, BackOff};
@@ -99,7 +100,12 @@ pub struct Unit {
 
 impl Unit {
     /// A cVM that has not been started; `single` when there is no other.
-    pub fn new(config: &CvmConfig, image: Arc<Image>, single: bool) -> Unit {
+    pub fn new(
+        config: &CvmConfig,
+        image: Arc<Image>,
+        network: Option<NetworkSpec>,
+        single: bool,
+    ) -> Unit {
         let isolation = &config.isolation;
         let spec = CvmSpec {
             name: config.name.clone(),
@@ -113,6 +119,7 @@ impl Unit {
             clean_room: config.clean_room,
             grants: config.grants.clone(),
             limits: config.limits,
+            network,
             outlets: Arc::new(Outlets::new(single)),
             again: false,
         };

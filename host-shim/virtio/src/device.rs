@@ -4,7 +4,8 @@
 //! # Adding one
 //!
 //! One folder with the files that [`crate::block`] has: `mod` (what it is), `device` (the type that implements [`Device`]), `request`
-//! (what the driver can ask for), `worker` (the thread that does it), `error`. The transport needs no change.
+//! (what the driver can ask for), `worker` (the thread that does it), `error`. The transport needs no change. [`crate::net`] is the one with two queues and
+//! with something outside that speaks first.
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ pub trait Device: Send + Sync {
     /// The largest size of each of its queues: powers of two, up to 32768.
     fn queue_sizes(&self) -> &[u16];
 
-    /// Its configuration space, as the driver reads it. It does not change while the device lives.
+    /// Its configuration space, as the driver reads it. What changes while the device lives is told by
+    /// [`DriverSignal::configuration_changed`], and is read whole by one access.
     fn config(&self) -> &[u8];
 
     /// The driver is ready: serve the queues. A device that cannot says so by [`DriverSignal::needs_reset`].

@@ -6,9 +6,10 @@
 //! | [`mmio`] | the register window that a guest's driver reads and writes: virtio-mmio, version 2 |
 //! | [`device`] | what a device has to be able to do: the trait to implement for another device |
 //! | [`block`] | a disk on an image file of the host |
+//! | [`net`] | a network interface, on a socket or a tap device of the host, or on a switch between guests |
 //! | [`queue`], [`chain`] | a split virtqueue and the requests in it, every word of them checked |
 //! | [`signal`] | how a device reaches its driver: interrupt status, interrupt line, "needs reset" |
-//! | [`memory`] | the guest's range; all unsafe code of this crate |
+//! | [`memory`] | the guest's range; all unsafe code of this crate, but for the `ioctl`s of `net/tap.rs` |
 //!
 //! # A disk for a guest
 //!
@@ -74,6 +75,7 @@ pub mod chain;
 pub mod device;
 pub mod memory;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 pub mod signal;
 mod warning;
@@ -82,4 +84,5 @@ pub use block::{Block, BlockError, BlockOptions};
 pub use device::{Device, Session};
 pub use memory::GuestMemory;
 pub use mmio::MmioTransport;
+pub use net::{MacAddress, Net, NetCounters, NetError, NetOptions, Switch, SwitchPort, Tap};
 pub use signal::DriverSignal;

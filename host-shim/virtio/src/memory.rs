@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The guest's memory, and file I/O straight into and out of it. All unsafe code of this crate is here.
+//! The guest's memory, and file I/O straight into and out of it. The unsafe code about memory is all here.
 //!
 //! # Why unsafe
 //!
@@ -291,6 +291,30 @@ impl GuestMemory {
         self.plain
             .write_slice(from, GuestAddress(address))
             .map_err(|_| OutsideMemory { address, len })
+    }
+
+    /// Copies `len` bytes at `address` to the address `to_address` of `to`, which may be another guest's memory; plain parts both.
+    pub fn copy(
+        &self,
+        address: u64,
+        to: &GuestMemory,
+        to_address: u64,
+        len: usize,
+    ) -> Result<(), OutsideMemory> {
+        let outside = |address| OutsideMemory {
+            address,
+            len: len as u64,
+        };
+        let from = self
+            .plain
+            .get_slice(GuestAddress(address), len)
+            .map_err(|_| outside(address))?;
+        let target = to
+            .plain
+            .get_slice(GuestAddress(to_address), len)
+            .map_err(|_| outside(to_address))?;
+        from.copy_to_volatile_slice(target);
+        Ok(())
     }
 
     /// Reads the 16 bit little-endian word at `address`, which has to be even and in the plain part, at once.

@@ -114,7 +114,7 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => NO_REGION,
-            // The configuration never changes, so its generation does not.
+            // What changes of a configuration is read by one access, so that nobody needs a generation to tell torn values.
             _ => 0,
         })
     }

@@ -2,9 +2,9 @@
 //! A split virtqueue, seen from the device.
 //!
 //! `virtio-queue` walks the rings; here is what it leaves to its user: whether addresses are usable before it sees them, whether a
-//! chain has an end, and the driver's wish for no interrupts where event indices are not in use.
+//! chain has an end, several requests that are completed at once, and which of all completions the driver wants an interrupt for.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -87,6 +87,17 @@ impl QueueSetup {
 pub struct Virtqueue {
     queue: Queue,
     memory: GuestMemory,
+    /// The used index when the driver was asked last whether it wants an interrupt.
+    asked: u16,
+}
+
+/// A request that is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// By which the driver knows it.
+    pub head: u16,
+    /// How many bytes were written to it.
+    pub written: u32,
 }
 
 impl Virtqueue {
@@ -129,7 +140,11 @@ impl Virtqueue {
         queue.try_set_used_ring_address(GuestAddress(setup.used))?;
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
-        Ok(Virtqueue { queue, memory })
+        Ok(Virtqueue {
+            queue,
+            memory,
+            asked: 0,
+        })
     }
 
     /// Takes the next request into `chain`; `false` when there is none.
@@ -164,20 +179,58 @@ impl Virtqueue {
             .add_used(self.memory.plain(), chain.head, written)?)
     }
 
+    /// Where the next request is, for [`Virtqueue::go_back_to`].
+    pub fn position(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
+    /// Gives back every request that was taken since [`Virtqueue::position`] was `position`, and that was not completed.
+    pub fn go_back_to(&mut self, position: u16) {
+        self.queue.set_next_avail(position);
+    }
+
+    /// Gives requests back to the driver, which sees either none of them or all.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Memory`]; not for a ring that was checked, and heads that [`Virtqueue::next`] has filled.
+    pub fn complete_together(&mut self, completions: &[Completion]) -> Result<(), QueueError> {
+        let size = self.queue.size();
+        let mut index = self.queue.next_used();
+        for completion in completions {
+            let mut element = [0; 8];
+            let (id, len) = element.split_at_mut(4);
+            id.copy_from_slice(&u32::from(completion.head).to_le_bytes());
+            len.copy_from_slice(&completion.written.to_le_bytes());
+            // The size of a queue is never zero.
+            let at = 4 + 8 * u64::from(index.checked_rem(size).unwrap_or(0));
+            self.memory
+                .write(self.queue.used_ring().wrapping_add(at), &element)?;
+            index = index.wrapping_add(1);
+        }
+        self.queue.set_next_used(index);
+        let at = self.queue.used_ring().wrapping_add(2);
+        Ok(self.memory.store_u16(at, index, Ordering::Release)?)
+    }
+
     /// Whether the driver wants an interrupt for what was completed since the last call.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Ring`], [`QueueError::Memory`]; not for a ring that was checked.
+    /// [`QueueError::Memory`]; not for a ring that was checked.
     pub fn interrupt_wanted(&mut self) -> Result<bool, QueueError> {
-        // This has the fence between publishing used buffers and reading what the driver wants.
-        let wanted = self.queue.needs_notification(self.memory.plain())?;
+        // Between publishing used buffers and reading what the driver wants.
+        fence(Ordering::SeqCst);
+        let used = self.queue.next_used();
+        let before = std::mem::replace(&mut self.asked, used);
+        let ring = self.queue.avail_ring();
         if self.queue.event_idx_enabled() {
-            return Ok(wanted);
+            let at = ring.wrapping_add(4 + 2 * u64::from(self.queue.size()));
+            let event = self.memory.load_u16(at, Ordering::Relaxed)?;
+            // virtio 1.2, 2.7.7.1: whether the event is among the completions.
+            return Ok(used.wrapping_sub(event).wrapping_sub(1) < used.wrapping_sub(before));
         }
-        let flags = self
-            .memory
-            .load_u16(self.queue.avail_ring(), Ordering::Relaxed)?;
+        let flags = self.memory.load_u16(ring, Ordering::Relaxed)?;
         Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
@@ -197,5 +250,23 @@ impl Virtqueue {
     /// [`QueueError::Ring`]; not for a ring that was checked.
     pub fn enable_notifications(&mut self) -> Result<bool, QueueError> {
         Ok(self.queue.enable_notification(self.memory.plain())?)
+    }
+
+    /// Asks the driver to notify about what it adds from now on, though there may be requests that were not taken. What came before has to be looked at after
+    /// this.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Ring`]; not for a ring that was checked.
+    pub fn notify_of_more(&mut self) -> Result<(), QueueError> {
+        let position = self.queue.next_avail();
+        let memory = self.memory.plain();
+        let end = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        // It is where the queue is said to be that the driver notifies from.
+        self.queue.set_next_avail(end);
+        let asked = self.queue.enable_notification(memory);
+        self.queue.set_next_avail(position);
+        asked?;
+        Ok(())
     }
 }

@@ -44,6 +44,15 @@ impl DriverSignal {
         (self.line)();
     }
 
+    /// Tells the driver that the device's configuration space has changed.
+    pub fn configuration_changed(&self) {
+        if self.is_running() {
+            self.interrupt_status
+                .fetch_or(VIRTIO_MMIO_INT_CONFIG, Ordering::SeqCst);
+            (self.line)();
+        }
+    }
+
     /// Tells the driver that the device has met something it cannot go on from, and waits for a reset.
     pub fn needs_reset(&self) {
         let before = self

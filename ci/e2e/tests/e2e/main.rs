@@ -18,6 +18,7 @@ mod grants;
 mod hostile;
 mod isolation;
 mod many;
+mod network;
 mod programs;
 mod runs;
 mod streams;

@@ -79,6 +79,7 @@ impl Monitor {
             clean_room: false,
             grants: capstream_config::Grants::All,
             limits: capstream_config::Limits::default(),
+            network: None,
             outlets: Arc::new(Outlets::new(false)),
             again: false,
         };

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The network of a cVM: its interface, what it leads to, and what its kernel is told about addresses.
+//!
+//! | file | what |
+//! |---|---|
+//! | `passt` | the process that stands for the cVM on the host's network, without privileges |
+//! | `dhcp` | asks that process for the addresses |
+//!
+//! The addresses of a cVM that `passt` serves are asked for here, before its kernel starts: the answer tells that the ports are published,
+//! and the kernel, which is told them on its command line, need not ask and wait. On a tap device only the network's own server knows: there the kernel asks.
+
+mod dhcp;
+mod passt;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use capstream_config::{Address, Deployment, Link, NetConfig};
+use capstream_virtio::{MacAddress, Net, NetCounters, NetError, NetOptions, Switch, Tap};
+
+use self::passt::Passt;
+pub use self::passt::PasstError;
+use crate::boot::fill_random;
+
+/// The longest packet on a switch, as on any Ethernet. Longer pieces of a stream travel uncut all the same.
+const SWITCH_MTU: u16 = 1500;
+/// The longest packet to `passt` when it does not say.
+const PASST_MTU: u16 = 1500;
+
+/// How many bytes the receive buffer of a TCP connection has at first and at most. Packets of 64 KiB would each wait for a delayed acknowledgement where only one
+/// has room.
+const TCP_RMEM: (usize, usize) = (1 << 20, 6 << 20);
+
+/// What the network of a cVM is to be, over all its lives.
+#[derive(Clone, Debug)]
+pub struct NetworkSpec {
+    config: NetConfig,
+    mac: MacAddress,
+    /// The one that the configuration names, if it names one.
+    switch: Option<Switch>,
+}
+
+/// Why a cVM has no network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// See the source.
+    #[error(transparent)]
+    Interface(#[from] NetError),
+    /// See the source.
+    #[error(transparent)]
+    Passt(#[from] PasstError),
+}
+
+/// The switches of a deployment, by name.
+#[derive(Debug, Default)]
+pub struct Switches(BTreeMap<String, Switch>);
+
+impl Switches {
+    /// Those that the file names.
+    pub fn of(deployment: &Deployment) -> Switches {
+        let nets = deployment.cvms.iter().filter_map(|cvm| cvm.net.as_ref());
+        let names = nets.filter_map(|net| match &net.link {
+            Link::Switch(name) => Some(name.clone()),
+            _ => None,
+        });
+        Switches(names.map(|name| (name, Switch::new())).collect())
+    }
+
+    fn get(&self, link: &Link) -> Option<Switch> {
+        match link {
+            Link::Switch(name) => self.0.get(name).cloned(),
+            _ => None,
+        }
+    }
+}
+
+impl NetworkSpec {
+    /// The network that a file describes.
+    ///
+    /// # Errors
+    ///
+    /// When the host gives no random bytes for an address.
+    pub fn new(config: &NetConfig, switches: &Switches) -> std::io::Result<NetworkSpec> {
+        let mac = match config.mac {
+            Some(mac) => mac,
+            None => {
+                let mut mac = [0; 6];
+                fill_random(&mut mac)?;
+                let [first, rest @ ..] = mac;
+                let [a, b, c, d, e] = rest;
+                // Of one interface, and administered here: IEEE 802, 8.2.
+                [first & 0xfc | 2, a, b, c, d, e]
+            }
+        };
+        Ok(NetworkSpec {
+            switch: switches.get(&config.link),
+            config: config.clone(),
+            mac,
+        })
+    }
+}
+
+/// The network of a cVM that runs. Dropping it ends what belongs to it; its interface has to go first.
+#[derive(Debug)]
+pub struct Network {
+    /// Words for the kernel's command line.
+    pub kernel_args: String,
+    /// What the interface moves.
+    pub counters: Arc<NetCounters>,
+    /// It stands for the cVM on the host's network.
+    _passt: Option<Arc<Passt>>,
+}
+
+/// Makes the interface of a cVM.
+///
+/// # Errors
+///
+/// [`NetworkError`]; nothing of it is left then.
+pub fn connect(cvm: &str, spec: &NetworkSpec) -> Result<(Net, Network), NetworkError> {
+    let NetworkSpec {
+        config,
+        mac,
+        switch,
+    } = spec;
+    let mut known = Known::of(config);
+    let mut passt = None;
+    let net = match (&config.link, switch) {
+        (Link::User(ports), _) => {
+            let (started, socket, lease) = Passt::start(config, ports, *mac)?;
+            let started = Arc::new(started);
+            passt = Some(Arc::clone(&started));
+            known.fill(config, &lease);
+            // It sends all that a window has room for at once, and loses what its socket does not take.
+            let room = started.room();
+            known.tcp_rmem = known
+                .tcp_rmem
+                .map(|(first, most)| (first.min(room / 2), most.min(room)));
+            let options = NetOptions {
+                mac: *mac,
+                mtu: lease.mtu.unwrap_or(PASST_MTU),
+                on_down: Some(link_down(cvm, started)),
+            };
+            Net::stream(OwnedFd::from(socket), &options)?
+        }
+        (Link::Tap(device), _) => {
+            let cvm = cvm.to_owned();
+            let options = NetOptions {
+                mac: *mac,
+                // That of the device.
+                mtu: 0,
+                on_down: Some(Arc::new(move |why| {
+                    tracing::warn!(cvm, "its network is down: {why}");
+                })),
+            };
+            Net::tap(Tap::open(device)?, &options)?
+        }
+        (Link::Switch(_), Some(switch)) => Net::switch(switch.port(*mac)?, SWITCH_MTU)?,
+        // A switch that no file names has nobody else.
+        (Link::Switch(_), None) => Net::switch(Switch::new().port(*mac)?, SWITCH_MTU)?,
+    };
+    let network = Network {
+        kernel_args: known.kernel_args(),
+        counters: Arc::clone(net.counters()),
+        _passt: passt,
+    };
+    Ok((net, network))
+}
+
+/// What to do when nobody is at the other end of the interface any more.
+fn link_down(cvm: &str, passt: Arc<Passt>) -> Arc<dyn Fn(&str) + Send + Sync> {
+    let cvm = cvm.to_owned();
+    Arc::new(move |why| {
+        let ended = passt.end();
+        tracing::warn!(
+            cvm,
+            "its network is down: passt has ended ({ended}; {why}); restart the cVM to have it back"
+        );
+    })
+}
+
+/// What is known of an interface's addresses before its kernel starts.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Known {
+    address: Option<(Ipv4Addr, u8)>,
+    gateway: Option<Ipv4Addr>,
+    dns: Vec<Ipv4Addr>,
+    /// The kernel has to ask.
+    ask: bool,
+    /// Sizes of a TCP connection's receive buffer, other than the kernel's own.
+    tcp_rmem: Option<(usize, usize)>,
+}
+
+impl Known {
+    fn of(config: &NetConfig) -> Known {
+        let mut known = Known {
+            dns: config.dns.clone(),
+            tcp_rmem: match &config.link {
+                Link::User(_) | Link::Switch(_) => Some(TCP_RMEM),
+                Link::Tap(_) => None,
+            },
+            ..Known::default()
+        };
+        match config.address {
+            Address::Static {
+                address,
+                prefix,
+                gateway,
+            } => {
+                known.address = Some((address, prefix));
+                known.gateway = gateway;
+            }
+            Address::Dhcp => known.ask = true,
+            Address::Unset => {}
+        }
+        known
+    }
+
+    fn fill(&mut self, config: &NetConfig, lease: &dhcp::Lease) {
+        if config.address == Address::Dhcp {
+            self.address = Some((lease.address, lease.prefix));
+            self.gateway = lease.gateway;
+            self.ask = false;
+        }
+        if self.dns.is_empty() && config.address != Address::Unset {
+            self.dns.clone_from(&lease.dns);
+        }
+    }
+
+    fn kernel_args(&self) -> String {
+        let mut words = match self.address {
+            Some((address, prefix)) => format!("capstream.net={address}/{prefix}"),
+            // The kernel's own client, and the first program takes the name servers from it.
+            None if self.ask => "capstream.net=dhcp ip=:::::eth0:dhcp".to_owned(),
+            None => "capstream.net=up".to_owned(),
+        };
+        // Writing to a string cannot fail.
+        if let Some(gateway) = self.gateway {
+            let _ = write!(words, " capstream.gateway={gateway}");
+        }
+        if !self.dns.is_empty() {
+            let dns: Vec<_> = self.dns.iter().take(3).map(Ipv4Addr::to_string).collect();
+            let _ = write!(words, " capstream.dns={}", dns.join(","));
+        }
+        if let Some((first, most)) = self.tcp_rmem {
+            let _ = write!(words, " sysctl.net.ipv4.tcp_rmem=\"4096 {first} {most}\"");
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(address: Address, dns: &[[u8; 4]]) -> NetConfig {
+        NetConfig {
+            link: Link::Tap("tap0".to_owned()),
+            address,
+            dns: dns.iter().map(|&dns| dns.into()).collect(),
+            mac: None,
+            line: 1,
+        }
+    }
+
+    fn lease() -> dhcp::Lease {
+        dhcp::Lease {
+            address: [192, 0, 2, 2].into(),
+            prefix: 24,
+            gateway: Some([192, 0, 2, 1].into()),
+            dns: vec![[192, 0, 2, 53].into()],
+            mtu: None,
+        }
+    }
+
+    fn words(config: &NetConfig, lease: Option<&dhcp::Lease>) -> String {
+        let mut known = Known::of(config);
+        if let Some(lease) = lease {
+            known.fill(config, lease);
+        }
+        known.kernel_args()
+    }
+
+    #[test]
+    fn the_kernel_is_told_what_is_known() {
+        let fixed = Address::Static {
+            address: [10, 0, 0, 2].into(),
+            prefix: 8,
+            gateway: None,
+        };
+        assert_eq!(
+            words(&config(Address::Dhcp, &[]), Some(&lease())),
+            "capstream.net=192.0.2.2/24 capstream.gateway=192.0.2.1 capstream.dns=192.0.2.53"
+        );
+        assert_eq!(
+            words(
+                &config(Address::Dhcp, &[[9, 9, 9, 9], [8, 8, 8, 8]]),
+                Some(&lease())
+            ),
+            "capstream.net=192.0.2.2/24 capstream.gateway=192.0.2.1 capstream.dns=9.9.9.9,8.8.8.8"
+        );
+        assert_eq!(words(&config(fixed, &[]), None), "capstream.net=10.0.0.2/8");
+        assert_eq!(
+            words(&config(Address::Unset, &[]), Some(&lease())),
+            "capstream.net=up"
+        );
+        assert_eq!(
+            words(&config(Address::Dhcp, &[]), None),
+            "capstream.net=dhcp ip=:::::eth0:dhcp"
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_made_up_is_of_one_interface() {
+        for _ in 0..100 {
+            let spec = NetworkSpec::new(&config(Address::Unset, &[]), &Switches::default());
+            let [first, ..] = spec.unwrap().mac;
+            assert_eq!(first & 3, 2);
+        }
+    }
+}

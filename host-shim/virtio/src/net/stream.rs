@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A link over a stream socket, as QEMU's `-netdev stream` and `passt` have it: in front of each frame its length, four bytes, big-endian.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::MAX_FRAME;
+use super::frame::Frame;
+use super::header::Header;
+use crate::memory::OutsideMemory;
+
+/// Bytes of a frame's length.
+const LENGTH: usize = 4;
+/// How many bytes go out or come in by one system call at most. A frame fits several times.
+const BUFFER: usize = 256 << 10;
+const _: () = assert!(BUFFER >= 2 * (LENGTH + MAX_FRAME));
+
+/// What became of a frame that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It goes out, at [`StreamSink::flush`] at the latest.
+    Taken,
+    /// The host has to take something first.
+    Full,
+    /// It is lost.
+    Lost,
+}
+
+/// Frames on their way out.
+#[derive(Debug)]
+pub(super) struct StreamSink {
+    socket: Arc<OwnedFd>,
+    buffer: Box<[u8]>,
+    /// What is to be sent.
+    begin: usize,
+    end: usize,
+}
+
+impl StreamSink {
+    pub(super) fn new(socket: Arc<OwnedFd>) -> StreamSink {
+        StreamSink {
+            socket,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            begin: 0,
+            end: 0,
+        }
+    }
+
+    /// Takes a copy of a frame, and gives it its checksum.
+    pub(super) fn send(&mut self, header: Header, frame: Frame<'_>) -> io::Result<Sent> {
+        let len = LENGTH + frame.len();
+        if self.buffer.len() - self.end < len {
+            self.flush()?;
+            self.buffer.copy_within(self.begin..self.end, 0);
+            self.end -= self.begin;
+            self.begin = 0;
+        }
+        let Some(place) = self.buffer.get_mut(self.end..self.end + len) else {
+            return Ok(Sent::Full);
+        };
+        let (length, body) = place.split_at_mut(LENGTH);
+        length.copy_from_slice(&(frame.len() as u32).to_be_bytes());
+        if let Err(OutsideMemory { .. }) = frame.reader().read(body) {
+            return Ok(Sent::Lost);
+        }
+        header.complete(body);
+        self.end += len;
+        Ok(Sent::Taken)
+    }
+
+    /// Sends what there is; `false` when the host does not take all of it now.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        while let Some(rest) = self
+            .buffer
+            .get(self.begin..self.end)
+            .filter(|rest| !rest.is_empty())
+        {
+            match send(
+                &*self.socket,
+                rest,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(sent) => self.begin += sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.begin = 0;
+        self.end = 0;
+        Ok(true)
+    }
+}
+
+/// Frames on their way in.
+#[derive(Debug)]
+pub(super) struct StreamSource {
+    socket: Arc<OwnedFd>,
+    buffer: Box<[u8]>,
+    /// What was received and not taken.
+    begin: usize,
+    end: usize,
+}
+
+impl StreamSource {
+    pub(super) fn new(socket: Arc<OwnedFd>) -> StreamSource {
+        StreamSource {
+            socket,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            begin: 0,
+            end: 0,
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Receives what there is, as much as there is room for; `false` when there is nothing. All whole frames were taken before.
+    ///
+    /// # Errors
+    ///
+    /// The link is down; `UnexpectedEof` when the other side has closed it.
+    pub(super) fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.copy_within(self.begin..self.end, 0);
+        self.end -= self.begin;
+        self.begin = 0;
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        match recv(&*self.socket, room, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((_, received)) => {
+                self.end += received;
+                Ok(true)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The first frame that is there as a whole.
+    ///
+    /// # Errors
+    ///
+    /// The other side sends something else than frames.
+    pub(super) fn front(&self) -> io::Result<Option<(Header, &[u8])>> {
+        let held = self.buffer.get(self.begin..self.end).unwrap_or_default();
+        let Some((length, rest)) = held.split_first_chunk::<LENGTH>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > MAX_FRAME {
+            return Err(io::Error::other(format!(
+                "it sent a frame of {length} bytes, and {MAX_FRAME} are the most"
+            )));
+        }
+        // It comes from this host, whose own checks it has passed; a checksum of its was computed a moment ago.
+        Ok(rest.get(..length).map(|frame| (Header::valid(), frame)))
+    }
+
+    /// Takes the first frame away.
+    pub(super) fn pop(&mut self) {
+        if let Ok(Some((_, frame))) = self.front() {
+            self.begin += LENGTH + frame.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (StreamSource, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (StreamSource::new(Arc::new(ours.into())), theirs)
+    }
+
+    fn framed(frame: &[u8]) -> Vec<u8> {
+        let mut bytes = (frame.len() as u32).to_be_bytes().to_vec();
+        bytes.extend(frame);
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+        #[test]
+        fn frames_are_found_however_they_are_cut(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 1..20),
+            cut in 1_usize..5000,
+        ) {
+            let (mut source, mut other) = pair();
+            let bytes: Vec<u8> = frames.iter().flat_map(|frame| framed(frame)).collect();
+            let mut expected = frames.iter();
+            for piece in bytes.chunks(cut) {
+                other.write_all(piece).unwrap();
+                prop_assert!(source.fill().unwrap());
+                while let Some((_, frame)) = source.front().unwrap() {
+                    prop_assert_eq!(Some(frame), expected.next().map(Vec::as_slice));
+                    source.pop();
+                }
+            }
+            prop_assert_eq!(expected.next(), None);
+            prop_assert!(!source.fill().unwrap());
+            drop(other);
+            prop_assert!(source.fill().is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_ends_the_link() {
+        let (mut source, mut other) = pair();
+        other.write_all(&[0, 1, 0, 17]).unwrap();
+        source.fill().unwrap();
+        assert!(source.front().unwrap().is_none(), "65553 bytes, not whole");
+        let (mut source, mut other) = pair();
+        other.write_all(&[0, 2, 0, 0]).unwrap();
+        source.fill().unwrap();
+        assert!(
+            source
+                .front()
+                .unwrap_err()
+                .to_string()
+                .contains("131072 bytes")
+        );
+    }
+
+    #[test]
+    fn what_the_host_does_not_take_stays_in_order() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut sink = StreamSink::new(Arc::new(ours.into()));
+        let mut sent = 0_u32;
+        while sink
+            .send(Header::default(), Frame::Host(&[sent as u8; 9000]))
+            .unwrap()
+            == Sent::Taken
+        {
+            sent += 1;
+        }
+        assert!(!sink.flush().unwrap());
+        assert!(sent > 20, "{sent}");
+        let mut seen = 0_u32;
+        let mut length = [0; 4];
+        let mut frame = [0; 9000];
+        theirs.set_nonblocking(true).unwrap();
+        while seen < sent {
+            match theirs.read_exact(&mut length) {
+                Ok(()) => {}
+                // Nothing of the length was there: the frames go out as a whole once there is room.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    sink.flush().unwrap();
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            assert_eq!(u32::from_be_bytes(length), 9000);
+            let mut done = 0;
+            while done < frame.len() {
+                match theirs.read(&mut frame[done..]) {
+                    Ok(n) => done += n,
+                    Err(_) => drop(sink.flush().unwrap()),
+                }
+            }
+            assert_eq!(frame, [seen as u8; 9000]);
+            seen += 1;
+        }
+        drop(theirs);
+        sink.send(Header::default(), Frame::Host(&[0; 60])).unwrap();
+        assert!(sink.flush().is_err());
+    }
+}
