@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver as Events, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use capstream_abi::irq;
 use capstream_capability::{Capability, Key, Mode, Permissions, Publication};
 use capstream_config::{CapfileConfig, Deployment, Wait};
 
@@ -194,7 +195,7 @@ impl Supervisor {
                     image
                 }
             };
-            units.push(Unit::new(config, image, environment.single));
+            units.push(Unit::new(config, image, environment.reads_standard_input()));
             for (key, set) in [
                 ("net", config.net.is_some()),
                 ("callback_in", config.callback_in.is_some()),
@@ -355,6 +356,12 @@ impl Supervisor {
     }
 
     fn signal(&mut self, signal: i32) {
+        if signal == signals::RESIZED {
+            for cvm in self.units.iter().filter_map(Unit::cvm) {
+                cvm.receiver.line().raise(irq::CONSOLE);
+            }
+            return;
+        }
         if self.leaving {
             for index in 0..self.units.len() {
                 self.end_now(index);
