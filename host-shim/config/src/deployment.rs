@@ -29,7 +29,7 @@ pub struct CvmConfig {
     pub disk: Option<PathBuf>,
     /// Where changes of the disk go.
     pub overlay: Overlay,
-    /// How many bytes an image for changes gets when it is made.
+    /// How many bytes a disk for changes gets when it is made.
     pub overlay_size: u64,
     /// The runtime image to load; the monitor's default when absent.
     pub runtime: Option<PathBuf>,
@@ -80,7 +80,7 @@ pub enum Overlay {
     /// To the disk itself: it is the cVM's alone.
     #[default]
     None,
-    /// Into the cVM's memory, and away with it.
+    /// Into memory of the monitor's, and away with the cVM.
     Memory,
     /// To another disk image, which is made if it is not there.
     Disk(PathBuf),

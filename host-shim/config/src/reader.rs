@@ -335,7 +335,10 @@ impl Reader<'_> {
                 .map_or(Overlay::None, Overlay::Disk),
         };
         if overlay != Overlay::None && fields.get("disk").is_none() {
-            return Err(self.value(field, "a `disk` beside it: an overlay is for changes of one"));
+            return Err(self.value(
+                field,
+                "a `disk` beside it: an overlay is for changes of one",
+            ));
         }
         Ok(overlay)
     }
@@ -733,7 +736,9 @@ pub fn is_hostname(text: &str) -> bool {
 pub fn is_user(text: &str) -> bool {
     let mut parts = text.splitn(2, ':');
     parts.next().is_some_and(|user| !user.is_empty())
-        && parts.next().is_none_or(|group| !group.is_empty() && !group.contains(':'))
+        && parts
+            .next()
+            .is_none_or(|group| !group.is_empty() && !group.contains(':'))
         && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control())
 }
 

@@ -35,7 +35,9 @@ pub enum BootError {
         count: usize,
     },
     /// An argument cannot be passed.
-    #[error("argument or variable {index} of cVM `{name}` contains a NUL byte, which would end it; remove it")]
+    #[error(
+        "argument or variable {index} of cVM `{name}` contains a NUL byte, which would end it; remove it"
+    )]
     Nul {
         /// The cVM.
         name: String,

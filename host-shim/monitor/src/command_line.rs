@@ -475,9 +475,9 @@ fn run(subjects: Subjects, options: RunOptions, start: Instant) -> Result<u8, St
     signals::ignore_file_limit();
     let streams = match &subjects {
         Subjects::File(_) => None,
-        Subjects::Program { .. } => {
-            Some(Arc::new(StandardStreams::new().map_err(StartError::Streams)?))
-        }
+        Subjects::Program { .. } => Some(Arc::new(
+            StandardStreams::new().map_err(StartError::Streams)?,
+        )),
     };
     let mut guard = match &streams {
         Some(streams) if streams.input_is_terminal() => {

@@ -35,7 +35,7 @@ use crate::image::{Image, ImageError};
 use crate::kernel_log::KernelLog;
 use crate::outlets::{LineSplitter, Outlets, ProgramOutput, Source};
 use crate::output_limit::OutputLimit;
-use crate::overlay_disk::{self, OverlayError};
+use crate::overlay_disk::{self, InMemory, OverlayError};
 use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Protection, Vcpu};
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
@@ -527,21 +527,29 @@ fn disks(spec: &CvmSpec) -> Result<Vec<Block>, CvmError> {
         ..BlockOptions::default()
     };
     let mut disks = vec![Block::open(path, &own)?];
-    if let Overlay::Disk(path) = &spec.overlay {
-        overlay_disk::ensure(path, spec.overlay_size)?;
-        disks.push(Block::open(path, &BlockOptions::default())?);
+    let options = BlockOptions {
+        id: Some("overlay".to_owned()),
+        ..BlockOptions::default()
+    };
+    match &spec.overlay {
+        Overlay::None => {}
+        Overlay::Memory => {
+            // The disk keeps it open.
+            let image = InMemory::new(spec.overlay_size)?;
+            disks.push(Block::open(image.path(), &options)?);
+        }
+        Overlay::Disk(path) => {
+            overlay_disk::ensure(path, spec.overlay_size)?;
+            disks.push(Block::open(path, &options)?);
+        }
     }
     Ok(disks)
 }
 
 /// What process 1 is told about how to start the program, see `arch/lkl/init/start.h`.
 fn start_options(spec: &CvmSpec, streams: Option<&StandardStreams>) -> Vec<String> {
-    let overlay = match spec.overlay {
-        Overlay::None => None,
-        Overlay::Memory => Some("memory".to_owned()),
-        // The second of its disks.
-        Overlay::Disk(_) => Some("/dev/vdb".to_owned()),
-    };
+    // The second of its disks.
+    let overlay = (spec.overlay != Overlay::None).then(|| "/dev/vdb".to_owned());
     let hostname = spec.hostname.clone().or_else(|| {
         let fits = capstream_config::is_hostname(&spec.name);
         fits.then(|| spec.name.clone())

@@ -4,8 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use capstream_config::{
-    CvmConfig, Deployment, Limits, Overlay, is_assignment, is_hostname,
-    parse_bytes,
+    CvmConfig, Deployment, Limits, Overlay, is_assignment, is_hostname, parse_bytes,
 };
 use clap::Args;
 
@@ -150,10 +149,7 @@ impl OneProgram {
     /// The deployment, if there is an image. Programs that find a terminal get to know which `TERM` it is.
     pub fn deployment(self, term: Option<String>) -> Option<Deployment> {
         let image = self.image?;
-        let mut cvm = CvmConfig::new(
-            self.name.unwrap_or_else(|| name_of(&image)),
-            self.program,
-        );
+        let mut cvm = CvmConfig::new(self.name.unwrap_or_else(|| name_of(&image)), self.program);
         cvm.overlay = if self.writable {
             Overlay::None
         } else if self.overlay == Path::new("memory") {
@@ -229,8 +225,26 @@ mod tests {
     #[test]
     fn options_of_the_cvm() {
         let words = [
-            "--image", "x", "--overlay", "up.img", "--memory", "1G", "-e", "A=b=c", "--env", "D=",
-            "-w", "/tmp", "-u", "me:1", "--hostname", "h", "--name", "n", "--", "p",
+            "--image",
+            "x",
+            "--overlay",
+            "up.img",
+            "--memory",
+            "1G",
+            "-e",
+            "A=b=c",
+            "--env",
+            "D=",
+            "-w",
+            "/tmp",
+            "-u",
+            "me:1",
+            "--hostname",
+            "h",
+            "--name",
+            "n",
+            "--",
+            "p",
         ];
         let deployment = parse(&words).unwrap();
         let cvm = &deployment.cvms[0];

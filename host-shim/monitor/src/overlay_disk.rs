@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The disk image that keeps the changes of another one: made when it is not there, by mke2fs.
+//! The disk image that keeps the changes of another one, made by mke2fs: a file that stays, or one in memory that goes with the cVM.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+/// What errors call an image in memory.
+const IN_MEMORY: &str = "memory";
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +60,7 @@ pub fn ensure(path: &Path, size: u64) -> Result<(), OverlayError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".partial.{}", std::process::id()));
     let partial = PathBuf::from(partial);
-    let made = make(path, &partial, size).and_then(|()| {
+    let made = make(path, &partial, size, &[]).and_then(|()| {
         // Unlike a rename, it leaves an image alone that somebody else has made meanwhile.
         match std::fs::hard_link(&partial, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -69,7 +76,45 @@ pub fn ensure(path: &Path, size: u64) -> Result<(), OverlayError> {
     made
 }
 
-fn make(path: &Path, partial: &Path, size: u64) -> Result<(), OverlayError> {
+/// An image in memory. It is there as long as the file is open, here or by its path.
+#[derive(Debug)]
+pub struct InMemory {
+    _file: OwnedFd,
+    path: PathBuf,
+}
+
+impl InMemory {
+    /// Makes one of so many bytes; it takes memory for what is written.
+    ///
+    /// # Errors
+    ///
+    /// [`OverlayError`].
+    pub fn new(size: u64) -> Result<InMemory, OverlayError> {
+        let path = PathBuf::from(IN_MEMORY);
+        let failed = |error: rustix::io::Errno| OverlayError::File {
+            path: path.clone(),
+            source: error.into(),
+        };
+        let file = memfd_create("capstream overlay", MemfdFlags::CLOEXEC).map_err(failed)?;
+        ftruncate(&file, size).map_err(failed)?;
+        // Others see it by this process's table.
+        let seen = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let seen = PathBuf::from(seen);
+        // What does not outlive a crash needs no journal.
+        make(&path, &seen, size, &["-O", "^has_journal,^resize_inode"])?;
+        Ok(InMemory {
+            _file: file,
+            path: seen,
+        })
+    }
+
+    /// Where it can be opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn make(path: &Path, partial: &Path, size: u64, more: &[&str]) -> Result<(), OverlayError> {
     let mut search = std::env::var_os("PATH").unwrap_or_default();
     // Where it is, and where only root's path leads.
     search.push(":/usr/sbin:/sbin");
@@ -77,6 +122,7 @@ fn make(path: &Path, partial: &Path, size: u64) -> Result<(), OverlayError> {
         .env("PATH", search)
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096"])
         .args(["-L", "overlay", "-E", "root_owner=0:0,lazy_itable_init=1"])
+        .args(more)
         .arg(partial)
         .arg(format!("{}k", size / 1024))
         .output()
@@ -108,6 +154,15 @@ mod tests {
         ensure(&path, 16 << 20).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"kept");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_image_in_memory_has_a_file_system() {
+        let image = InMemory::new(64 << 20).unwrap();
+        let bytes = fs::read(image.path()).unwrap();
+        assert_eq!(bytes.len(), 64 << 20);
+        // The magic number of ext4 in its superblock.
+        assert_eq!(bytes[1024 + 56..1024 + 58], [0x53, 0xef]);
     }
 
     #[test]
