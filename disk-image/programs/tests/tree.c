@@ -7,7 +7,7 @@
  *     tree make FOLDER
  *     tree remove FILE
  *     tree rename FROM TO
- *     tree try-write FILE      says why it cannot be written
+ *     tree try-write FILE      writes a byte, or says why it cannot
  *     tree total-memory        in bytes
  *     tree hold FILE TEXT      writes it and says so, then waits for the end of standard input, and reads it
  *
@@ -90,7 +90,8 @@ static int run(int argc, char **argv)
 		return rename(argv[1], argv[2]) == 0 ? 0 : fail("rename", argv[1]);
 	if (argc == 2 && strcmp(argv[0], "try-write") == 0) {
 		file = fopen(argv[1], "r+");
-		printf("%s: %s\n", argv[1], file ? "can be written" : strerror(errno));
+		printf("%s: %s\n", argv[1],
+		       file && fputc('x', file) != EOF && fflush(file) == 0 ? "was written" : strerror(errno));
 		return 0;
 	}
 	if (argc == 3 && strcmp(argv[0], "hold") == 0) {

@@ -215,7 +215,7 @@ fn changes_in_memory_are_complete() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     // Nor can the disk itself be written to.
     let lines = run_well(&program("complete", &image, &["try-write", "/dev/vda"]));
-    assert_eq!(lines, ["/dev/vda: Permission denied"]);
+    assert_eq!(lines, ["/dev/vda: Operation not permitted"]);
 }
 
 #[test]
