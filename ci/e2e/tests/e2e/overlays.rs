@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use capstream_e2e::{Cvm, Deployment, Ended, Program};
+use capstream_e2e::{Deployment, Ended, Program};
 
 use crate::runs;
 
