@@ -6,9 +6,11 @@
 pub mod deployment;
 pub mod environment;
 pub mod error;
+pub mod program;
 pub mod run;
 
 pub use deployment::{Capfile, Cvm, Deployment};
 pub use environment::Environment;
 pub use error::HarnessError;
+pub use program::{Ended, Program};
 pub use run::{Outcome, Running};

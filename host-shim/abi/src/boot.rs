@@ -5,8 +5,8 @@
 //! base                  the runtime image, linked at 0
 //! image end, rounded    boot page: BootInfo
 //! + PAGE                vCPU page: VcpuPage
-//! + PAGE                command line, NUL-terminated
-//! + PAGE                capability store of the vCPU, on platforms that have one
+//! + PAGE                command line, NUL-terminated, and how process 1 starts the program: COMMAND_LINE bytes
+//! + COMMAND_LINE        capability store of the vCPU, on platforms that have one
 //! + PAGE                portal stacks: PORTAL_STACKS of PORTAL_STACK_SIZE
 //! ...                   memory of the kernel and its programs
 //! ram end               PATCH_AREA for the stubs of patched system calls
@@ -22,8 +22,10 @@ pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"capstrm1");
 pub const PORTAL_STACKS: u64 = 16;
 /// Bytes of one portal stack.
 pub const PORTAL_STACK_SIZE: u64 = 16384;
+/// Bytes for the command line and for what process 1 gets to know.
+pub const COMMAND_LINE: u64 = 8 * PAGE;
 /// Bytes between the image and the portal stacks.
-pub const HEAD: u64 = 4 * PAGE;
+pub const HEAD: u64 = 3 * PAGE + COMMAND_LINE;
 /// Bytes behind the memory for the stubs of patched system calls.
 pub const PATCH_AREA: u64 = 4 << 20;
 /// How many virtio devices a cVM can have.
@@ -136,7 +138,7 @@ impl Layout {
             boot,
             vcpu: boot + PAGE,
             command_line: boot + 2 * PAGE,
-            capability_store: boot + 3 * PAGE,
+            capability_store: boot + 2 * PAGE + COMMAND_LINE,
             portal_stacks: boot + HEAD,
             ram_begin,
             ram_end,

@@ -150,6 +150,18 @@ hostcalls! {
     1023 FileWrite HOSTCALL_FILE_WRITE;
     /// `(ms)`: gives the host processor to others. Never waits longer than a scheduling round; in a portal, whose time is limited, not at all.
     1024 Relax HOSTCALL_RELAX;
+    /// `(stream, ptr, len)`: takes up to `len` bytes of a standard stream of the monitor, numbered as its file descriptors are; returns how many, 0 at
+    /// the end. `EAGAIN` when there is nothing for now: [`crate::irq::STREAMS`] is raised when there may be. `ENODEV` when the caller has no streams;
+    /// other errors are the host's.
+    1030 StreamRead HOSTCALL_STREAM_READ;
+    /// `(stream, ptr, len)`: writes to a standard stream of the monitor; returns how many bytes were written, which may be fewer. Errors as for
+    /// [`Hostcall::StreamRead`]; `EPIPE` when nobody reads any more.
+    1031 StreamWrite HOSTCALL_STREAM_WRITE;
+    /// `(stream)`: what a standard stream of the monitor is ready for, as bits of `poll(2)`; [`crate::irq::STREAMS`] is raised when that may be more.
+    /// `ENODEV` when the caller has no streams.
+    1032 StreamPoll HOSTCALL_STREAM_POLL;
+    /// `()`: the size of the terminal behind the console, rows times 65536 plus columns; 0 when there is none.
+    1033 ConsoleSize HOSTCALL_CONSOLE_SIZE;
 }
 
 /// What portals are for, an argument of [`Hostcall::StreamAdvertise`] and [`Hostcall::StreamProbe`]: a number for each device kind, picked by its driver. Each

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use capstream_abi::Layout;
-use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS};
+use capstream_abi::boot::{COMMAND_LINE, HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS};
 
 const STACKS: u64 = PORTAL_STACKS * PORTAL_STACK_SIZE;
 
@@ -65,15 +65,11 @@ fn parts_are_inside_the_range_or_there_is_no_layout() {
                     assert_eq!(wide(layout.ram_begin), ram_begin);
                     assert_eq!(wide(layout.ram_end), end - wide(PATCH_AREA));
                     assert_eq!(wide(layout.end), end);
-                    // One after the other, each a page or more, without a gap.
-                    let pages = [
-                        layout.boot,
-                        layout.vcpu,
-                        layout.command_line,
-                        layout.capability_store,
-                        layout.portal_stacks,
-                    ];
-                    assert!(pages.windows(2).all(|pair| pair[0] + PAGE == pair[1]));
+                    // One after the other, without a gap.
+                    assert_eq!(layout.boot + PAGE, layout.vcpu);
+                    assert_eq!(layout.vcpu + PAGE, layout.command_line);
+                    assert_eq!(layout.command_line + COMMAND_LINE, layout.capability_store);
+                    assert_eq!(layout.capability_store + PAGE, layout.portal_stacks);
                     assert_eq!(layout.portal_stacks + STACKS, layout.ram_begin);
                     assert!(layout.ram_begin % PAGE == 0 && layout.ram_end % PAGE == 0);
                 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use capstream_capability::Kind;
 
 use crate::grants::{Grant, Grants, Pattern, Right};
-use crate::{CvmConfig, Deployment, RestartPolicy, Wait};
+use crate::{CvmConfig, Deployment, Overlay, RestartPolicy, Wait};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,30 +77,41 @@ impl Deployment {
         findings
     }
 
-    /// No two cVMs use one disk at the same time.
+    /// No two cVMs write to one disk, or one of them while another reads it, at the same time.
     fn disks(&self, findings: &mut Vec<Finding>) {
-        // The same file whatever it is called.
-        let identity = |cvm: &CvmConfig| {
-            let metadata = std::fs::metadata(cvm.disk.as_deref()?).ok()?;
-            Some((metadata.dev(), metadata.ino()))
-        };
-        let mut earlier = Vec::new();
+        let mut earlier: Vec<(Identity, bool, &CvmConfig)> = Vec::new();
         for cvm in &self.cvms {
-            let Some(disk) = identity(cvm) else { continue };
-            let other = earlier
-                .iter()
-                .find(|(taken, other): &&(_, &CvmConfig)| *taken == disk && !has_ended(other));
-            if let Some((_, other)) = other {
-                findings.push(Finding {
-                    severity: Severity::Error,
-                    line: cvm.line,
-                    message: format!(
-                        "the disk of the cVM `{}` is that of `{}` on line {}, which may still run; give each a copy of its own",
-                        cvm.name, other.name, other.line
-                    ),
+            let writable = cvm.overlay == Overlay::None;
+            let overlay = match &cvm.overlay {
+                Overlay::Disk(path) => identity(path),
+                Overlay::None | Overlay::Memory => None,
+            };
+            let disks = [
+                ("disk", cvm.disk.as_deref().and_then(identity), writable),
+                ("overlay", overlay, true),
+            ];
+            for (key, disk, writable) in disks {
+                let Some(disk) = disk else { continue };
+                let other = earlier.iter().find(|(taken, written, other)| {
+                    *taken == disk && (writable || *written) && !has_ended(other)
                 });
+                if let Some((_, _, other)) = other {
+                    let advice = if key == "disk" {
+                        "give each a copy of its own, or each an `overlay`"
+                    } else {
+                        "give each one of its own"
+                    };
+                    findings.push(Finding {
+                        severity: Severity::Error,
+                        line: cvm.line,
+                        message: format!(
+                            "the {key} of the cVM `{}` is that of `{}` on line {}, which may still run; {advice}",
+                            cvm.name, other.name, other.line
+                        ),
+                    });
+                }
+                earlier.push((disk, writable, cvm));
             }
-            earlier.push((disk, cvm));
         }
     }
 
@@ -161,6 +172,14 @@ impl Deployment {
     }
 }
 
+/// A file, whatever it is called.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// Whether the cVM is over when the next one starts.
 fn has_ended(cvm: &CvmConfig) -> bool {
     cvm.wait == Wait::Join && cvm.restart == RestartPolicy::Never
@@ -188,7 +207,12 @@ fn files(cvm: &CvmConfig, findings: &mut Vec<Finding>) {
         }
     };
     if let Some(disk) = &cvm.disk {
-        look("disk", disk, true);
+        look("disk", disk, cvm.overlay == Overlay::None);
+    }
+    if let Overlay::Disk(overlay) = &cvm.overlay
+        && overlay.exists()
+    {
+        look("overlay", overlay, true);
     }
     if let Some(runtime) = &cvm.runtime {
         look("runtime", runtime, false);

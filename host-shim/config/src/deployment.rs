@@ -27,10 +27,22 @@ pub struct CvmConfig {
     pub name: String,
     /// The disk image.
     pub disk: Option<PathBuf>,
+    /// Where changes of the disk go.
+    pub overlay: Overlay,
+    /// How many bytes a disk for changes gets when it is made.
+    pub overlay_size: u64,
     /// The runtime image to load; the monitor's default when absent.
     pub runtime: Option<PathBuf>,
     /// The program and its arguments; at least the program.
     pub args: Vec<String>,
+    /// Variables of the program's environment, each `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Where in its file system the program starts; `/` when absent.
+    pub directory: Option<String>,
+    /// As whom the program runs, a name or a number, and `:` with a group; root when absent.
+    pub user: Option<String>,
+    /// The name that programs see; that of the cVM when absent.
+    pub hostname: Option<String>,
     /// The network; none when absent.
     pub net: Option<NetConfig>,
     /// What to wait for before the next cVM is started.
@@ -41,8 +53,8 @@ pub struct CvmConfig {
     pub callback_in: Option<String>,
     /// The name of the outer cVM of a nested pair; the monitor when absent.
     pub callback_out: Option<String>,
-    /// Where it is mapped.
-    pub isolation: Isolation,
+    /// Where it is mapped; where there is room when absent.
+    pub isolation: Option<Isolation>,
     /// When it is started again.
     pub restart: RestartPolicy,
     /// How long after its end it is started again the first time; each further time in a row it is twice as long, [`MAX_RESTART_DELAY`] at most.
@@ -57,6 +69,21 @@ pub struct CvmConfig {
     pub limits: Limits,
     /// The line of the file that it begins on, counted from 1.
     pub line: usize,
+}
+
+/// How large an image for changes is made when nobody says so, in bytes.
+pub const DEFAULT_OVERLAY_SIZE: u64 = 1 << 30;
+
+/// Where changes of a disk go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Overlay {
+    /// To the disk itself: it is the cVM's alone.
+    #[default]
+    None,
+    /// Into memory of the monitor's, and away with the cVM.
+    Memory,
+    /// To another disk image, which is made if it is not there.
+    Disk(PathBuf),
 }
 
 /// The longest wait before a cVM is started again.
@@ -125,6 +152,37 @@ pub struct CapfileConfig {
     pub data: Vec<u8>,
     /// The line of the file that it begins on, counted from 1.
     pub line: usize,
+}
+
+impl CvmConfig {
+    /// A cVM with this name, this program, and nothing else that is not the default.
+    pub fn new(name: String, args: Vec<String>) -> CvmConfig {
+        CvmConfig {
+            name,
+            disk: None,
+            overlay: Overlay::None,
+            overlay_size: DEFAULT_OVERLAY_SIZE,
+            runtime: None,
+            args,
+            env: Vec::new(),
+            directory: None,
+            user: None,
+            hostname: None,
+            net: None,
+            wait: Wait::None,
+            clean_room: false,
+            callback_in: None,
+            callback_out: None,
+            isolation: None,
+            restart: RestartPolicy::Never,
+            restart_delay: Duration::from_secs(1),
+            stop_timeout: Duration::from_secs(5),
+            portal_deadline: Duration::from_secs(1),
+            grants: Grants::All,
+            limits: Limits::default(),
+            line: 0,
+        }
+    }
 }
 
 impl Deployment {

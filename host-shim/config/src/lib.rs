@@ -48,11 +48,13 @@ mod schema;
 
 pub use check::{Finding, Severity};
 pub use deployment::{
-    CapfileConfig, CvmConfig, Deployment, Isolation, MAX_RESTART_DELAY, RestartPolicy, Wait,
+    CapfileConfig, CvmConfig, DEFAULT_OVERLAY_SIZE, Deployment, Isolation, MAX_RESTART_DELAY,
+    Overlay, RestartPolicy, Wait,
 };
 pub use error::{ConfigError, Place};
 pub use grants::{Access, Grant, Grants, Pattern, Right};
 pub use keys::{Form, KEYS, KeyDescription, Section, reference};
 pub use limits::{DEFAULT_LOG_RATE, Limits};
 pub use net::{Address, Link, NetConfig, Protocol, PublishedPort};
+pub use reader::{is_assignment, is_hostname, is_user, parse_bytes};
 pub use schema::schema;

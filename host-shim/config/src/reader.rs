@@ -8,7 +8,10 @@ use capstream_abi::KEY_LEN;
 use capstream_abi::boot::PAGE;
 use capstream_capability::{Class, Kind};
 
-use crate::deployment::{CapfileConfig, CvmConfig, Deployment, Isolation, RestartPolicy, Wait};
+use crate::deployment::{
+    CapfileConfig, CvmConfig, DEFAULT_OVERLAY_SIZE, Deployment, Isolation, Overlay, RestartPolicy,
+    Wait,
+};
 use crate::document::{Entry, Node, Value};
 use crate::error::{ConfigError, Place};
 use crate::grants::{Access, Grant, Grants, Pattern, Right};
@@ -161,9 +164,13 @@ impl Reader<'_> {
     /// No two ranges overlap.
     fn ranges(&self, cvms: &[Located]) -> Result<(), ConfigError> {
         for (index, located) in cvms.iter().enumerate() {
-            let range = located.cvm.isolation;
+            let Some(range) = located.cvm.isolation else {
+                continue;
+            };
             for other in cvms.iter().take(index) {
-                let taken = other.cvm.isolation;
+                let Some(taken) = other.cvm.isolation else {
+                    continue;
+                };
                 if range.base < taken.top() && taken.base < range.top() {
                     return Err(ConfigError::Overlap {
                         place: self.place(located.isolation),
@@ -213,7 +220,6 @@ impl Reader<'_> {
             return Err(self.unfit(name_field));
         }
         fields.title = format!("the cVM `{name}`");
-        let isolation_field = self.needed(&fields, "isolation")?;
         let line = |key| fields.get(key).map_or(fields.line, |field| field.node.line);
         let wait = match fields.get("wait") {
             None => Wait::None,
@@ -230,7 +236,10 @@ impl Reader<'_> {
         let callback_out = self
             .word(&fields, "callback_out")?
             .filter(|target| target != MONITOR);
-        let isolation = self.isolation(isolation_field, &fields.title)?;
+        let isolation = match fields.get("isolation") {
+            None => None,
+            Some(field) => Some(self.isolation(field, &fields.title)?),
+        };
         let restart = match self.one_of(&fields, "restart")? {
             Some("on-failure") => RestartPolicy::OnFailure,
             Some("always") => RestartPolicy::Always,
@@ -251,7 +260,7 @@ impl Reader<'_> {
         };
         let limits = match fields.get("limits") {
             None => Limits::default(),
-            Some(field) => self.limits(field, &fields.title, &isolation)?,
+            Some(field) => self.limits(field, &fields.title, isolation.as_ref())?,
         };
         let net = match fields.get("net") {
             None => None,
@@ -259,14 +268,22 @@ impl Reader<'_> {
         };
         Ok(Located {
             name: name_field.node.line,
-            isolation: isolation_field.node.line,
+            isolation: line("isolation"),
             callback_in: line("callback_in"),
             callback_out: line("callback_out"),
             cvm: CvmConfig {
                 name,
+                overlay: self.overlay(&fields)?,
+                overlay_size: self
+                    .bytes(&fields, "overlay_size")?
+                    .unwrap_or(DEFAULT_OVERLAY_SIZE),
                 disk: self.path(&fields, "disk")?,
                 runtime: self.path(&fields, "runtime")?,
                 args: self.args(self.needed(&fields, "args")?)?,
+                env: self.env(&fields)?,
+                directory: self.checked(&fields, "directory", |path| path.starts_with('/'))?,
+                user: self.checked(&fields, "user", is_user)?,
+                hostname: self.checked(&fields, "hostname", is_hostname)?,
                 net,
                 wait,
                 clean_room,
@@ -441,6 +458,54 @@ impl Reader<'_> {
         }
     }
 
+    /// An optional text that has to be of some form.
+    fn checked(
+        &self,
+        fields: &Fields<'_>,
+        key: &str,
+        is_good: fn(&str) -> bool,
+    ) -> Result<Option<String>, ConfigError> {
+        let Some(field) = fields.get(key) else {
+            return Ok(None);
+        };
+        let text = self.text(field)?;
+        if !is_good(&text) || text.contains('\0') {
+            return Err(self.unfit(field));
+        }
+        Ok(Some(text))
+    }
+
+    fn env(&self, fields: &Fields<'_>) -> Result<Vec<String>, ConfigError> {
+        let Some(field) = fields.get("env") else {
+            return Ok(Vec::new());
+        };
+        let variables = self.args(field)?;
+        if !variables.iter().all(|variable| is_assignment(variable)) {
+            return Err(self.unfit(field));
+        }
+        Ok(variables)
+    }
+
+    fn overlay(&self, fields: &Fields<'_>) -> Result<Overlay, ConfigError> {
+        let Some(field) = fields.get("overlay") else {
+            return Ok(Overlay::None);
+        };
+        let overlay = match self.text(field)?.as_str() {
+            "none" => Overlay::None,
+            "memory" => Overlay::Memory,
+            _ => self
+                .path(fields, "overlay")?
+                .map_or(Overlay::None, Overlay::Disk),
+        };
+        if overlay != Overlay::None && fields.get("disk").is_none() {
+            return Err(self.value(
+                field,
+                "a `disk` beside it: an overlay is for changes of one",
+            ));
+        }
+        Ok(overlay)
+    }
+
     fn wait(&self, field: Field<'_>) -> Result<Wait, ConfigError> {
         match self.text(field)?.parse::<i64>() {
             Ok(-1) => Ok(Wait::Join),
@@ -511,7 +576,7 @@ impl Reader<'_> {
         &self,
         field: Field<'_>,
         cvm: &str,
-        isolation: &Isolation,
+        isolation: Option<&Isolation>,
     ) -> Result<Limits, ConfigError> {
         let fields = self.fields(field.node, Section::Limits, &format!("`limits` of {cvm}"))?;
         let default = Limits::default();
@@ -522,6 +587,7 @@ impl Reader<'_> {
         };
         let memory = self.bytes(&fields, "memory")?;
         if let Some(field) = fields.get("memory")
+            && let Some(isolation) = isolation
             && memory.is_some_and(|memory| memory > isolation.size)
         {
             return Err(self.unfit(field));
@@ -773,15 +839,7 @@ impl Reader<'_> {
         let number = if text.starts_with("0x") || text.starts_with("0X") {
             Some(self.hex(field)?)
         } else {
-            let (digits, unit) = match text.char_indices().next_back() {
-                Some((at, 'K' | 'k')) => (text.get(..at), 1 << 10),
-                Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
-                Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
-                _ => (Some(text.as_str()), 1),
-            };
-            digits
-                .and_then(decimal)
-                .and_then(|number| number.checked_mul(unit))
+            parse_bytes(&text)
         };
         let number = number.filter(|&number| match field.section.form(key) {
             Form::Bytes { min, max, multiple } => {
@@ -821,6 +879,38 @@ fn default_address(link: &Link) -> Address {
         Link::User(_) => Address::Dhcp,
         Link::Tap(_) | Link::Switch(_) => Address::Unset,
     }
+}
+
+/// A number of bytes: decimal, `K`, `M` or `G` may be behind it.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (text.get(..at), 1 << 10),
+        Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
+        Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
+        _ => (Some(text), 1),
+    };
+    digits.and_then(decimal)?.checked_mul(unit)
+}
+
+/// Whether a text is `NAME=VALUE`, as a program's environment has it.
+pub fn is_assignment(text: &str) -> bool {
+    text.find('=').is_some_and(|at| at > 0) && !text.contains('\0')
+}
+
+/// Whether a text can be the name of a machine.
+pub fn is_hostname(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    (1..=64).contains(&text.len()) && text.bytes().all(known)
+}
+
+/// Whether a text can name a user, and behind a `:` a group.
+pub fn is_user(text: &str) -> bool {
+    let mut parts = text.splitn(2, ':');
+    parts.next().is_some_and(|user| !user.is_empty())
+        && parts
+            .next()
+            .is_none_or(|group| !group.is_empty() && !group.contains(':'))
+        && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control())
 }
 
 /// A decimal number without a sign; underscores are ignored.

@@ -183,10 +183,7 @@ fn the_schema_is_up_to_date_and_has_every_key() {
     }
     let cvm = &sections["cvm"];
     assert_eq!(cvm["additionalProperties"], false);
-    assert_eq!(
-        cvm["required"],
-        serde_json::json!(["name", "args", "isolation"])
-    );
+    assert_eq!(cvm["required"], serde_json::json!(["name", "args"]));
     assert_eq!(cvm["properties"]["restart"]["enum"][1], "on-failure");
     assert_eq!(
         cvm["properties"]["portal_deadline"]["anyOf"][0]["maximum"],

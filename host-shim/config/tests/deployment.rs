@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use capstream_config::{
-    ConfigError, Deployment, Isolation, KEYS, KeyDescription, Link, Section, Wait,
+    ConfigError, Deployment, Isolation, KEYS, KeyDescription, Link, Overlay, Section, Wait,
 };
 use proptest::prelude::*;
 
@@ -86,14 +86,17 @@ fn every_key_is_read() {
     assert_eq!(receiver.callback_out, None);
     assert_eq!(
         receiver.isolation,
-        Isolation {
+        Some(Isolation {
             base: 0x2000_0000,
             size: 0x1000_0000,
             begin: Some(0x2000_1000),
             end: Some(0x2fff_f000),
-        }
+        })
     );
-    assert_eq!(receiver.isolation.bounds(), (0x2000_1000, 0x2fff_f000));
+    assert_eq!(
+        receiver.isolation.unwrap().bounds(),
+        (0x2000_1000, 0x2fff_f000)
+    );
 
     assert_eq!(sender.disk, None);
     assert_eq!(sender.runtime, None);
@@ -103,7 +106,10 @@ fn every_key_is_read() {
     assert!(!sender.clean_room);
     assert_eq!(sender.callback_in, None);
     assert_eq!(sender.callback_out.as_deref(), Some("receiver"));
-    assert_eq!(sender.isolation.bounds(), (0x3000_0000, 0x4000_0000));
+    assert_eq!(
+        sender.isolation.unwrap().bounds(),
+        (0x3000_0000, 0x4000_0000)
+    );
 
     let [capfile] = deployment.capfiles.as_slice() else {
         panic!("{deployment:?}");
@@ -115,8 +121,14 @@ fn every_key_is_read() {
 
 #[test]
 fn the_good_file_uses_every_key() {
-    // What a cVM may, and how much, has a file of tests of its own.
+    // What a cVM may, and how much, has a file of tests of its own; how its program starts, a test of its own.
     let others = [
+        "overlay",
+        "overlay_size",
+        "env",
+        "directory",
+        "user",
+        "hostname",
         "restart",
         "restart_delay",
         "stop_timeout",
@@ -143,7 +155,11 @@ fn hexadecimal_numbers_are_hexadecimal_however_they_are_written() {
         "0X2000_0000",
     ] {
         let deployment = with("base: 0x20000000", &format!("base: {written}")).unwrap();
-        assert_eq!(deployment.cvms[0].isolation.base, 0x2000_0000, "{written}");
+        assert_eq!(
+            deployment.cvms[0].isolation.unwrap().base,
+            0x2000_0000,
+            "{written}"
+        );
     }
     for written in [
         "0x",
@@ -314,7 +330,7 @@ fn an_unknown_key_like_no_other_lists_all() {
         6,
         &[
             "unknown key `hypervisor` in a cVM",
-            "`name`, `disk`, `runtime`",
+            "`name`, `disk`, `overlay`",
         ],
     );
 }
@@ -326,6 +342,40 @@ fn a_key_twice_is_refused() {
         7,
         &["`net`", "line 6"],
     );
+}
+
+#[test]
+fn a_cvm_without_a_place_and_how_its_program_starts() {
+    let text = "cVMs:\n  - name: a\n    disk: base.img\n    overlay: changes.img\n    overlay_size: 64M\n    args: b\n    env: [\"A=b c\", D=]\n    directory: /srv\n    user: me:staff\n    hostname: a.b-c\n  - { name: b, disk: base.img, overlay: memory, args: c, env: 'X=1 \"Y=2 3\"', limits: { memory: 1G } }\n  - { name: c, disk: own.img, overlay: none, args: d }\n";
+    let deployment = read(text).unwrap();
+    let [a, b, c] = deployment.cvms.as_slice() else {
+        panic!("{deployment:?}");
+    };
+    assert_eq!(a.isolation, None);
+    assert_eq!(a.overlay, Overlay::Disk("dir/changes.img".into()));
+    assert_eq!(a.overlay_size, 64 << 20);
+    assert_eq!(a.env, ["A=b c", "D="]);
+    assert_eq!(a.directory.as_deref(), Some("/srv"));
+    assert_eq!(a.user.as_deref(), Some("me:staff"));
+    assert_eq!(a.hostname.as_deref(), Some("a.b-c"));
+    assert_eq!(b.overlay, Overlay::Memory);
+    assert_eq!(b.overlay_size, capstream_config::DEFAULT_OVERLAY_SIZE);
+    assert_eq!(b.env, ["X=1", "Y=2 3"]);
+    assert_eq!(b.limits.memory, Some(1 << 30));
+    assert_eq!(c.overlay, Overlay::None);
+    for (key, value, said) in [
+        ("overlay", "memory", "a `disk` beside it"),
+        ("overlay_size", "1M", "8M or more"),
+        ("env", "A", "NAME=VALUE"),
+        ("env", "=b", "NAME=VALUE"),
+        ("directory", "srv", "an absolute path"),
+        ("user", "'a b'", "/etc/passwd"),
+        ("user", "'a:'", "/etc/passwd"),
+        ("hostname", "a_b", "letters, digits"),
+    ] {
+        let text = format!("cVMs:\n  - name: a\n    args: b\n    {key}: {value}\n");
+        refused(read(&text), 4, &[key, said]);
+    }
 }
 
 #[test]
@@ -370,11 +420,6 @@ fn what_is_needed_and_missing_is_named() {
     );
     refused(read("cVMs:\n"), 1, &["the file needs the key `cVMs`"]);
     refused(read("cVMs: []\n"), 1, &["`cVMs`", "at least one"]);
-    refused(
-        read("cVMs:\n  - name: a\n    args: b\n"),
-        2,
-        &["needs the key `isolation`"],
-    );
     // Written down, but empty.
     refused(
         with("args: /ld.so /app/cap_stream 3", "args:"),
@@ -522,7 +567,10 @@ fn bounds_lie_inside_the_range() {
         &["`end`", "multiple of 0x1000"],
     );
     let deployment = with("begin: 0x20001000", "begin: 0x20000000").unwrap();
-    assert_eq!(deployment.cvms[0].isolation.begin, Some(0x2000_0000));
+    assert_eq!(
+        deployment.cvms[0].isolation.unwrap().begin,
+        Some(0x2000_0000)
+    );
 }
 
 #[test]
@@ -713,10 +761,10 @@ proptest! {
                 prop_assert!(valid, "{}", text);
                 prop_assert_eq!(deployment.cvms.len(), ranges.len());
                 for (cvm, (base, size, ..)) in deployment.cvms.iter().zip(&ranges) {
-                    prop_assert_eq!(cvm.isolation.base, base * page);
-                    prop_assert_eq!(cvm.isolation.size, size * page);
-                    let (begin, end) = cvm.isolation.bounds();
-                    prop_assert!(cvm.isolation.base <= begin && begin < end && end <= cvm.isolation.top());
+                    prop_assert_eq!(cvm.isolation.unwrap().base, base * page);
+                    prop_assert_eq!(cvm.isolation.unwrap().size, size * page);
+                    let (begin, end) = cvm.isolation.unwrap().bounds();
+                    prop_assert!(cvm.isolation.unwrap().base <= begin && begin < end && end <= cvm.isolation.unwrap().top());
                 }
             }
             Err(error) => prop_assert!(!valid, "{}\n{}", error, text),

@@ -37,7 +37,9 @@ fn check(deployment: &Deployment) {
     let mut names = std::collections::HashSet::new();
     for cvm in &deployment.cvms {
         assert!(names.insert(&cvm.name), "two cVMs are called {}", cvm.name);
-        let isolation = &cvm.isolation;
+        let Some(isolation) = &cvm.isolation else {
+            continue;
+        };
         let (begin, end) = isolation.bounds();
         let top = isolation.base.checked_add(isolation.size).unwrap();
         assert!(isolation.base <= begin && begin <= end && end <= top);

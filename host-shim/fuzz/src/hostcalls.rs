@@ -670,6 +670,7 @@ fn guest(
         output_limit: OutputLimit::new(Limits::default().log_rate),
         output_gap: Cell::default(),
         log_gap: Cell::default(),
+        streams: None,
         devices: vec![transport],
         network: None,
         timings: Arc::new(Timings::new(Instant::now())),

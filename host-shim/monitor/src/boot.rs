@@ -3,17 +3,20 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use capstream_abi::boot::{BOOT_MAGIC, MMIO_BASE, MMIO_STRIDE, PAGE, VIRTIO_MAX};
+use capstream_abi::boot::{BOOT_MAGIC, COMMAND_LINE, MMIO_BASE, MMIO_STRIDE, VIRTIO_MAX};
 use capstream_abi::{BootInfo, Layout, VirtioDevice, irq};
 
 use crate::platform::{AddressSpace, Addressing, Fault, VectorState};
+
+/// How many arguments and variables process 1 has room for.
+const MAX_WORDS: usize = 2000;
 
 /// Why the pages could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The command line does not fit.
     #[error(
-        "the arguments and the kernel command line of cVM `{name}` have {len} bytes, and {PAGE} fit; shorten `args`"
+        "the arguments, the environment and the kernel command line of cVM `{name}` have {len} bytes, and {COMMAND_LINE} fit; shorten `args` or `env`"
     )]
     TooLong {
         /// The cVM.
@@ -21,8 +24,20 @@ pub enum BootError {
         /// How many bytes.
         len: usize,
     },
+    /// There are too many.
+    #[error(
+        "cVM `{name}` has {count} arguments and variables, and {MAX_WORDS} can be passed; remove some"
+    )]
+    TooMany {
+        /// The cVM.
+        name: String,
+        /// How many.
+        count: usize,
+    },
     /// An argument cannot be passed.
-    #[error("argument {index} of cVM `{name}` contains a NUL byte, which would end it; remove it")]
+    #[error(
+        "argument or variable {index} of cVM `{name}` contains a NUL byte, which would end it; remove it"
+    )]
     Nul {
         /// The cVM.
         name: String,
@@ -54,6 +69,10 @@ pub struct Boot<'a> {
     pub name: &'a str,
     /// Its program and arguments.
     pub args: &'a [String],
+    /// Variables of the program's environment.
+    pub env: &'a [String],
+    /// What else process 1 is told, each `NAME=VALUE`.
+    pub options: &'a [String],
     /// Whether it has a disk.
     pub disk: bool,
     /// More for the kernel's command line.
@@ -119,8 +138,8 @@ impl Boot<'_> {
         })
     }
 
-    /// The kernel's command line, ended by a NUL; then how many arguments, 32 bits, little-endian; then
-    /// the arguments, each ended by a NUL.
+    /// The kernel's command line, ended by a NUL; then three lists, of the arguments, the environment and the options: how many, 32 bits,
+    /// little-endian, and then each ended by a NUL.
     fn command_line_page(&self) -> Result<Vec<u8>, BootError> {
         let disk = if self.disk { "/dev/vda" } else { "none" };
         let mut page = format!(
@@ -133,18 +152,27 @@ impl Boot<'_> {
             page.extend(self.kernel_args.bytes().map(|byte| byte.max(1)));
         }
         page.push(0);
-        page.extend((self.args.len() as u32).to_le_bytes());
-        for (index, argument) in self.args.iter().enumerate() {
-            if argument.contains('\0') {
-                return Err(BootError::Nul {
-                    name: self.name.to_owned(),
-                    index,
-                });
-            }
-            page.extend(argument.as_bytes());
-            page.push(0);
+        let count = self.args.len() + self.env.len();
+        if count > MAX_WORDS {
+            return Err(BootError::TooMany {
+                name: self.name.to_owned(),
+                count,
+            });
         }
-        if page.len() as u64 > PAGE {
+        for list in [self.args, self.env, self.options] {
+            page.extend((list.len() as u32).to_le_bytes());
+            for (index, word) in list.iter().enumerate() {
+                if word.contains('\0') {
+                    return Err(BootError::Nul {
+                        name: self.name.to_owned(),
+                        index,
+                    });
+                }
+                page.extend(word.as_bytes());
+                page.push(0);
+            }
+        }
+        if page.len() as u64 > COMMAND_LINE {
             return Err(BootError::TooLong {
                 name: self.name.to_owned(),
                 len: page.len(),
@@ -209,6 +237,8 @@ mod tests {
         Boot {
             name: "my cVM",
             args,
+            env: &[],
+            options: &[],
             disk: false,
             kernel_args: "",
             virtio_count: 0,
@@ -219,10 +249,15 @@ mod tests {
     #[test]
     fn command_line_page_has_the_documented_format() {
         let args = ["/bin/a".to_owned(), "".to_owned(), "x y".to_owned()];
-        let page = boot(&args).command_line_page().unwrap();
+        let boot = Boot {
+            env: &["A=b c".to_owned()],
+            options: &["user=me".to_owned()],
+            ..boot(&args)
+        };
+        let page = boot.command_line_page().unwrap();
         assert_eq!(
             page,
-            b"capstream.name=my_cVM capstream.disk=none\0\x03\0\0\0/bin/a\0\0x y\0"
+            b"capstream.name=my_cVM capstream.disk=none\0\x03\0\0\0/bin/a\0\0x y\0\x01\0\0\0A=b c\0\x01\0\0\0user=me\0"
         );
     }
 
@@ -236,22 +271,27 @@ mod tests {
         let page = boot.command_line_page().unwrap();
         assert_eq!(
             page,
-            b"capstream.name=my_cVM capstream.disk=/dev/vda quiet\0\0\0\0\0"
+            b"capstream.name=my_cVM capstream.disk=/dev/vda quiet\0\0\0\0\0\0\0\0\0\0\0\0\0"
         );
     }
 
     #[test]
     fn arguments_that_do_not_fit_are_refused() {
         let fixed = boot(&[]).command_line_page().unwrap().len();
-        let fits = ["x".repeat(PAGE as usize - fixed - 1)];
+        let fits = ["x".repeat(COMMAND_LINE as usize - fixed - 1)];
         assert_eq!(
             boot(&fits).command_line_page().unwrap().len(),
-            PAGE as usize
+            COMMAND_LINE as usize
         );
-        let too_long = ["x".repeat(PAGE as usize - fixed)];
+        let too_long = ["x".repeat(COMMAND_LINE as usize - fixed)];
         assert!(matches!(
             boot(&too_long).command_line_page(),
-            Err(BootError::TooLong { len: 4097, .. })
+            Err(BootError::TooLong { len, .. }) if len as u64 == COMMAND_LINE + 1
+        ));
+        let too_many = vec![String::new(); MAX_WORDS + 1];
+        assert!(matches!(
+            boot(&too_many).command_line_page(),
+            Err(BootError::TooMany { count, .. }) if count == MAX_WORDS + 1
         ));
         let nul = ["a".to_owned(), "b\0c".to_owned()];
         assert!(matches!(

@@ -22,11 +22,14 @@ use crate::cvm::Environment;
 use crate::events::{self, EventLayer, Events};
 use crate::exchange::Exchange;
 use crate::exit_code::ExitCode;
+use crate::one_program::OneProgram;
 use crate::outlets::Source;
 use crate::platform::{self, Options, PlatformError};
 use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::signals;
+use crate::standard_streams::StandardStreams;
 use crate::supervisor::{RunError, Supervisor};
+use crate::terminal_guard::TerminalGuard;
 use crate::trace::{TraceError, TraceLayer, Tracer};
 
 /// Runs cVMs: Linux kernels with their programs, each in one range of this process's memory.
@@ -44,10 +47,16 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a deployment
+    /// Run a deployment, or one program in a disk image
+    #[command(
+        override_usage = "monitor run [OPTIONS] FILE\n       monitor run [OPTIONS] --image IMAGE -- PROGRAM [ARGUMENT]..."
+    )]
     Run {
         /// The YAML file that describes it
-        file: PathBuf,
+        #[arg(required_unless_present = "image", conflicts_with = "image")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        program: Box<OneProgram>,
         #[command(flatten)]
         options: RunOptions,
     },
@@ -232,6 +241,10 @@ enum StartError {
     Run(#[from] RunError),
     #[error("standard output: {0}")]
     Output(#[source] std::io::Error),
+    #[error("the standard streams cannot be lent to a program: {0}")]
+    Streams(#[source] std::io::Error),
+    #[error("the terminal cannot be lent to a program: {0}")]
+    Terminal(#[source] std::io::Error),
     #[error("no deployment was named; use `monitor run FILE` or `monitor -y FILE`")]
     NoFile,
 }
@@ -249,6 +262,8 @@ impl StartError {
                 RunError::NoRuntime { .. } | RunError::Image(_) | RunError::Capfile { .. },
             ) => ExitCode::Usage,
             StartError::Output(_)
+            | StartError::Streams(_)
+            | StartError::Terminal(_)
             | StartError::Platform(_)
             | StartError::Trace(TraceError::Thread { .. })
             | StartError::Run(
@@ -274,7 +289,15 @@ pub fn main() -> u8 {
         }
     };
     let result = match command_line.command {
-        Some(Command::Run { file, options }) => run(&file, options, start),
+        Some(Command::Run {
+            file,
+            program,
+            options,
+        }) => match (file, program.image.clone()) {
+            (Some(file), _) => run(Subjects::File(file), options, start),
+            (None, Some(image)) => run(Subjects::Program { program, image }, options, start),
+            (None, None) => Err(StartError::NoFile),
+        },
         Some(Command::Check { file, format }) => check(&file, format),
         Some(Command::Schema) => print(capstream_config::schema()),
         Some(Command::Completions { shell }) => {
@@ -289,7 +312,7 @@ pub fn main() -> u8 {
                 .and_then(|()| print(text))
         }
         None => match &command_line.yaml {
-            Some(file) => run(file, command_line.options, start),
+            Some(file) => run(Subjects::File(file.clone()), command_line.options, start),
             None => Err(StartError::NoFile),
         },
         Some(Command::Operate(operation)) => {
@@ -435,19 +458,63 @@ fn start_logging(verbose: bool, format: LogFormat, trace: TraceLayer) -> Arc<Eve
     events
 }
 
-fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartError> {
+/// What is run.
+enum Subjects {
+    /// A deployment.
+    File(PathBuf),
+    /// One program, which stands in for the monitor.
+    Program {
+        program: Box<OneProgram>,
+        /// Where it is.
+        image: PathBuf,
+    },
+}
+
+fn run(subjects: Subjects, options: RunOptions, start: Instant) -> Result<u8, StartError> {
     signals::block();
     signals::ignore_file_limit();
+    let streams = match &subjects {
+        Subjects::File(_) => None,
+        Subjects::Program { .. } => Some(Arc::new(
+            StandardStreams::new().map_err(StartError::Streams)?,
+        )),
+    };
+    let mut guard = match &streams {
+        Some(streams) if streams.input_is_terminal() => {
+            Some(TerminalGuard::new().map_err(StartError::Terminal)?)
+        }
+        _ => None,
+    };
     // Threads allocate little: memory of their own for each of them would cost more than it gains.
     // SAFETY: there are no other threads yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let trace_layer = TraceLayer::default();
     let events = start_logging(options.verbose, options.log_format, trace_layer.clone());
-    let console = Arc::new(Console::default());
-    if options.verbose {
-        console.line(&format!("Using yaml.cfg = {}", file.display()));
-    }
-    let deployment = Deployment::from_file(file)?;
+    // Standard output belongs to the program that stands in for the monitor.
+    let console = Arc::new(match &streams {
+        Some(_) => Console::new(libc::STDERR_FILENO),
+        None => Console::default(),
+    });
+    let terminal = match &streams {
+        Some(streams) => Arc::new(Console::new(streams.console())),
+        None => Arc::clone(&console),
+    };
+    let (deployment, path) = match subjects {
+        Subjects::File(file) => {
+            if options.verbose {
+                console.line(&format!("Using yaml.cfg = {}", file.display()));
+            }
+            (Deployment::from_file(&file)?, file)
+        }
+        Subjects::Program { program, image } => {
+            let term = streams
+                .as_deref()
+                .filter(|streams| streams.has_terminal())
+                .and_then(|_| std::env::var("TERM").ok());
+            let deployment = program.deployment(term).ok_or(StartError::NoFile)?;
+            (deployment, image)
+        }
+    };
     let platform = platform::by_name(
         &options.platform,
         &Options {
@@ -471,6 +538,8 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
         platform,
         exchange: Arc::new(Exchange::new()),
         console,
+        terminal,
+        streams,
         run_directory,
         verbose: options.verbose,
         single: deployment.cvms.len() == 1,
@@ -493,7 +562,7 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
                     controller: supervisor.controller(),
                     exchange,
                     events,
-                    deployment: file.to_owned(),
+                    deployment: path,
                     platform: options.platform,
                 },
             )
@@ -506,7 +575,11 @@ fn run(file: &Path, options: RunOptions, start: Instant) -> Result<u8, StartErro
             None
         }
     };
+    if let Some(guard) = &mut guard {
+        guard.enter_raw_mode().map_err(StartError::Terminal)?;
+    }
     let outcomes = supervisor.run()?;
+    drop(guard);
     if let Some(trace) = trace {
         trace.finish();
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use capstream_abi::boot::{HEAD, PAGE, PATCH_AREA, PORTAL_STACK_SIZE, PORTAL_STACKS, VIRTIO_MAX};
 use capstream_abi::{Layout, irq};
 use capstream_capability::{Capability, CapabilityError, Limits, RegistryError};
-use capstream_config::Grants;
+use capstream_config::{Grants, Overlay};
 use capstream_virtio::{
     Block, BlockError, BlockOptions, Device, GuestMemory, MmioTransport, NetCounters,
 };
@@ -38,18 +38,20 @@ use crate::kernel_log::KernelLog;
 use crate::network::{self, Network, NetworkError, NetworkSpec};
 use crate::outlets::{LineSplitter, Outlets, ProgramOutput, Source};
 use crate::output_limit::OutputLimit;
+use crate::overlay_disk::{self, InMemory, OverlayError};
 use crate::platform::{AddressSpace, Ended, Placement, Platform, PlatformError, Protection, Vcpu};
 use crate::receiver::{PortalFailed, PortalStacks, Receiver};
 use crate::run_directory::RunDirectory;
 use crate::sealed_set::{SealedSet, authority, object_type, sealed_set};
 use crate::send_quota::SendQuota;
+use crate::standard_streams::StandardStreams;
 use crate::statistics::{self, CvmStatistics, Range};
 use crate::timings::{Event, Timings};
 use crate::trace::Tracer;
 use crate::vcpu_record::VcpuRecord;
 
 /// Memory of a cVM that does not say how much it wants.
-const DEFAULT_RAM: u64 = 64 << 20;
+const DEFAULT_RAM: u64 = 256 << 20;
 /// Least memory that a kernel can start with.
 const MIN_RAM: u64 = 4 << 20;
 /// Ranges of cVMs that do not say where they want to be are multiples of this.
@@ -68,11 +70,23 @@ pub struct CvmSpec {
     pub name: String,
     /// Its disk image.
     pub disk: Option<PathBuf>,
+    /// Where changes of the disk go.
+    pub overlay: Overlay,
+    /// How large an image for them is made, in bytes.
+    pub overlay_size: u64,
     /// Its program and arguments.
     pub args: Vec<String>,
+    /// Variables of the program's environment, each `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Where the program starts.
+    pub directory: Option<String>,
+    /// As whom it runs.
+    pub user: Option<String>,
+    /// The name that programs see, if not that of the cVM.
+    pub hostname: Option<String>,
     /// Where its range is.
     pub placement: Placement,
-    /// Bytes of its range; by default what is needed for 64 MiB of memory.
+    /// Bytes of its range; by default what is needed for its memory.
     pub size: Option<u64>,
     /// First byte that it may touch, if not the first of its range.
     pub begin: Option<u64>,
@@ -100,8 +114,12 @@ pub struct Environment {
     pub platform: Arc<dyn Platform>,
     /// What they share.
     pub exchange: Arc<Exchange>,
-    /// Standard output.
+    /// Where the monitor's own lines go.
     pub console: Arc<Console>,
+    /// Where what programs write to their console goes.
+    pub terminal: Arc<Console>,
+    /// The standard streams, when they are those of the only cVM's program.
+    pub streams: Option<Arc<StandardStreams>>,
     /// Where logs go, if anywhere.
     pub run_directory: Option<RunDirectory>,
     /// Whether to tell what happens.
@@ -114,6 +132,14 @@ pub struct Environment {
     pub kernel_args: String,
     /// Where what vCPUs do is written, if anywhere.
     pub trace: Option<Arc<Tracer>>,
+}
+
+impl Environment {
+    /// Whether the console of a cVM reads standard input.
+    pub fn reads_standard_input(&self) -> bool {
+        let is_terminal = StandardStreams::input_is_terminal;
+        self.single && self.streams.as_deref().is_none_or(is_terminal)
+    }
 }
 
 /// Why a cVM was not started.
@@ -160,6 +186,9 @@ pub enum CvmError {
     /// Its network cannot be had.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// There is no place for changes of its disk.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// Its memory cannot be given to a device.
     #[error("its memory cannot be used by devices: {0}")]
     DeviceMemory(#[from] capstream_virtio::memory::MemoryError),
@@ -249,7 +278,13 @@ pub fn start<E: Send + 'static>(
     let least = overhead(image) + MIN_RAM;
     let size = match spec.size {
         Some(size) => size,
-        None => (overhead(image) + DEFAULT_RAM).next_multiple_of(GRANULE),
+        None => spec
+            .limits
+            .memory
+            .unwrap_or(DEFAULT_RAM)
+            .checked_add(overhead(image))
+            .and_then(|size| size.checked_next_multiple_of(GRANULE))
+            .unwrap_or(u64::MAX),
     };
     let too_small = CvmError::Size { size, least };
     if !size.is_multiple_of(PAGE) || size < least {
@@ -365,12 +400,13 @@ fn assemble<E: Send + 'static>(
         console: Arc::clone(console),
         output: RefCell::new(ProgramOutput::new(
             ConsoleWriter::new(
-                Arc::clone(console),
+                Arc::clone(&environment.terminal),
                 (!environment.single).then(|| format!("{}: ", spec.name)),
             ),
             Arc::clone(&spec.outlets),
         )),
         outlets: Arc::clone(&spec.outlets),
+        streams: environment.streams.clone(),
         log: RefCell::new(kernel_log(spec, environment)),
         grants: CvmGrants::new(&spec.name, &spec.grants),
         send_quota: SendQuota::new(&spec.limits),
@@ -396,6 +432,8 @@ fn assemble<E: Send + 'static>(
     let boot = Boot {
         name: &spec.name,
         args: &spec.args,
+        env: &spec.env,
+        options: &start_options(spec, environment.streams.as_deref()),
         disk: spec.disk.is_some(),
         kernel_args: kernel_args.trim(),
         virtio_count: parts.devices.len(),
@@ -498,6 +536,55 @@ fn device_reach(layout: &Layout, authority: &Capability) -> DeviceReach {
     }
 }
 
+/// The disks of a cVM: its own, and the one with changes of it.
+fn disks(spec: &CvmSpec) -> Result<Vec<Block>, CvmError> {
+    let Some(path) = &spec.disk else {
+        return Ok(Vec::new());
+    };
+    let own = BlockOptions {
+        read_only: spec.overlay != Overlay::None,
+        ..BlockOptions::default()
+    };
+    let mut disks = vec![Block::open(path, &own)?];
+    let options = BlockOptions {
+        id: Some("overlay".to_owned()),
+        ..BlockOptions::default()
+    };
+    match &spec.overlay {
+        Overlay::None => {}
+        Overlay::Memory => {
+            // The disk keeps it open.
+            let image = InMemory::new(spec.overlay_size)?;
+            disks.push(Block::open(image.path(), &options)?);
+        }
+        Overlay::Disk(path) => {
+            overlay_disk::ensure(path, spec.overlay_size)?;
+            disks.push(Block::open(path, &options)?);
+        }
+    }
+    Ok(disks)
+}
+
+/// What process 1 is told about how to start the program, see `arch/lkl/init/start.h`.
+fn start_options(spec: &CvmSpec, streams: Option<&StandardStreams>) -> Vec<String> {
+    // The second of its disks.
+    let overlay = (spec.overlay != Overlay::None).then(|| "/dev/vdb".to_owned());
+    let hostname = spec.hostname.clone().or_else(|| {
+        let fits = capstream_config::is_hostname(&spec.name);
+        fits.then(|| spec.name.clone())
+    });
+    [
+        ("directory", spec.directory.clone()),
+        ("user", spec.user.clone()),
+        ("hostname", hostname),
+        ("overlay", overlay),
+        ("streams", streams.map(StandardStreams::kinds)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
+    .collect()
+}
+
 /// Its devices, in the order in which its kernel finds them, and what its network interface leads to.
 fn devices(
     spec: &CvmSpec,
@@ -505,15 +592,15 @@ fn devices(
 ) -> Result<(Vec<MmioTransport>, Option<Network>), CvmError> {
     let mut list: Vec<Box<dyn Device>> = Vec::new();
     let mut network = None;
-    if let Some(path) = &spec.disk {
-        list.push(Box::new(Block::open(path, &BlockOptions::default())?));
+    for disk in disks(spec)? {
+        list.push(Box::new(disk));
     }
     if let Some(wanted) = &spec.network {
         let (interface, leads_to) = network::connect(&spec.name, wanted)?;
         list.push(Box::new(interface));
         network = Some(leads_to);
     }
-    const { assert!(VIRTIO_MAX >= 2) };
+    const { assert!(VIRTIO_MAX >= 3) };
     if list.is_empty() {
         return Ok((Vec::new(), network));
     }
@@ -611,6 +698,9 @@ fn take_apart(mut parts: Parts) -> Vec<String> {
     parts.devices.clear();
     parts.network = None;
     parts.outlets.input.forget_line();
+    if let Some(streams) = &parts.streams {
+        streams.forget_line();
+    }
     // Others may be writing at the moment, and what comes last is not lost for that.
     let output = parts.output.get_mut();
     parts

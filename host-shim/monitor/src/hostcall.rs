@@ -41,6 +41,7 @@ use crate::platform::{
 };
 use crate::receiver::{PortalFailed, Receiver};
 use crate::send_quota::SendQuota;
+use crate::standard_streams::StandardStreams;
 use crate::timings::{Event, Timings};
 use crate::traffic::ConnectionTraffic;
 use crate::vcpu_record::VcpuRecord;
@@ -83,6 +84,12 @@ impl From<Fault> for Errno {
 impl From<RegistryError> for Errno {
     fn from(error: RegistryError) -> Errno {
         Errno(error.errno())
+    }
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(error: rustix::io::Errno) -> Errno {
+        Errno(error.raw_os_error())
     }
 }
 
@@ -137,6 +144,8 @@ pub struct Parts {
     pub output: RefCell<ProgramOutput>,
     /// What operators see of it, and what its programs read.
     pub outlets: Arc<Outlets>,
+    /// The standard streams, if they are its program's.
+    pub streams: Option<Arc<StandardStreams>>,
     /// What its kernel logs.
     pub log: RefCell<KernelLog>,
     /// What it may publish and use.
@@ -455,6 +464,19 @@ impl CvmCalls {
             }
             Hostcall::FileRead => self.file_read(processor, a, b, c, d),
             Hostcall::FileWrite => self.file_write(processor, a, b, c, d),
+            Hostcall::StreamRead => self.stream_read(a, b, c),
+            Hostcall::StreamWrite => self.stream_write(a, b, c),
+            Hostcall::StreamPoll => {
+                let ready = self.streams()?.poll(a, self.parts.receiver.line())?;
+                Ok(ready.bits().into())
+            }
+            Hostcall::ConsoleSize => {
+                let streams = self.parts.streams.as_deref();
+                let size = streams.and_then(StandardStreams::terminal_size);
+                Ok(size.map_or(0, |(rows, columns)| {
+                    i64::from(rows) << 16 | i64::from(columns)
+                }))
+            }
             _ => Err(Errno(libc::ENOSYS)),
         }
     }
@@ -527,6 +549,38 @@ impl CvmCalls {
             .space
             .write(place.base(), buffer.get(..len).unwrap_or_default())?;
         Ok(len as i64)
+    }
+
+    fn streams(&self) -> Result<&StandardStreams, Errno> {
+        self.parts.streams.as_deref().ok_or(Errno(libc::ENODEV))
+    }
+
+    fn stream_read(&self, stream: u64, ptr: u64, len: u64) -> Answer {
+        let place = self.to_store(ptr, len)?;
+        let mut buffer = [0; TEXT];
+        let room = place.length().min(TEXT as u64) as usize;
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
+        // Or what was taken would be lost.
+        self.parts.space.write(place.base(), buffer)?;
+        let line = self.parts.receiver.line();
+        let len = self.streams()?.read(stream, buffer, line)?;
+        self.parts
+            .space
+            .write(place.base(), buffer.get(..len).unwrap_or_default())?;
+        Ok(len as i64)
+    }
+
+    fn stream_write(&self, stream: u64, ptr: u64, len: u64) -> Answer {
+        let text = self.to_load(ptr, len)?;
+        let mut buffer = [0; TEXT];
+        let piece = text.length().min(TEXT as u64) as usize;
+        let bytes = buffer.get_mut(..piece).unwrap_or_default();
+        self.parts.space.read(text.base(), bytes)?;
+        self.parts.timings.record(Event::FirstOutput);
+        let line = self.parts.receiver.line();
+        let written = self.streams()?.write(stream, bytes, line)?;
+        self.parts.record.wrote_to_console(written as u64);
+        Ok(written as i64)
     }
 
     fn key(&self, ptr: u64) -> Result<Key, Errno> {

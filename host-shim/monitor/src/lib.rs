@@ -3,17 +3,18 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`command_line`] | what a user calls |
+//! | [`command_line`], [`one_program`] | what a user calls |
 //! | [`supervisor`], [`unit`], [`restart`] | starts, watches and ends the cVMs of a deployment |
 //! | [`control`], [`events`], [`outlets`], [`journal`] | how operators reach it, and what they see |
 //! | [`cvm`] | one cVM from its parts to its end |
-//! | [`image`], [`boot`] | what is in its memory when it starts |
+//! | [`image`], [`boot`], [`overlay_disk`] | what is in its memory when it starts, and on its disks |
 //! | [`hostcall`] | the answers to its kernel |
 //! | [`grants`], [`send_quota`], [`output_limit`], [`rate`] | what a cVM may, and how much of it |
 //! | [`exchange`], [`receiver`], [`lines`], [`watchdog`] | what cVMs have to do with each other |
 //! | [`network`] | where its network interface leads |
 //! | [`vcpu_record`], [`traffic`], [`statistics`] | what it did, in numbers |
 //! | [`trace`] | what it did, in time |
+//! | [`standard_streams`], [`terminal_guard`] | the monitor's streams and terminal as those of a program |
 //! | [`console`], [`kernel_log`], [`log_file`], [`run_directory`], [`timings`] | what comes out of it |
 //! | [`exit_code`] | how it ended |
 //! | [`sealed_set`] | the capabilities that it is entered with |
@@ -45,8 +46,10 @@ pub mod kernel_log;
 pub mod lines;
 pub mod log_file;
 pub mod network;
+pub mod one_program;
 pub mod outlets;
 pub mod output_limit;
+pub mod overlay_disk;
 pub mod platform;
 pub mod rate;
 pub mod receiver;
@@ -55,8 +58,10 @@ pub mod run_directory;
 pub mod sealed_set;
 pub mod send_quota;
 pub mod signals;
+pub mod standard_streams;
 pub mod statistics;
 pub mod supervisor;
+pub mod terminal_guard;
 pub mod timings;
 pub mod trace;
 pub mod traffic;

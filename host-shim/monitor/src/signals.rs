@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Signals that ask the monitor to end: they are taken by a thread that waits for them.
+//! Signals that ask the monitor to end, and the one that tells of the terminal's size: they are taken by a thread that waits for them.
 
 use std::io;
 use std::sync::mpsc::Sender;
 
 /// The signals.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+/// The terminal has another size: not an end, but taken in the same way.
+pub const RESIZED: libc::c_int = libc::SIGWINCH;
 
 fn set() -> libc::sigset_t {
     // SAFETY: an all-zero set is a valid one, and it is emptied at once.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, RESIZED);
         for signal in ENDING {
             if signal != libc::SIGHUP || !is_ignored(signal) {
                 libc::sigaddset(&mut set, signal);

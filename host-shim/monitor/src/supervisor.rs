@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver as Events, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use capstream_abi::irq;
 use capstream_capability::{Capability, Key, Mode, Permissions, Publication};
 use capstream_config::{CapfileConfig, Deployment, Wait};
 
@@ -210,7 +211,12 @@ impl Supervisor {
                 .map(|net| NetworkSpec::new(net, &switches))
                 .transpose()
                 .map_err(|source| RunError::Random { source })?;
-            units.push(Unit::new(config, image, network, environment.single));
+            units.push(Unit::new(
+                config,
+                image,
+                network,
+                environment.reads_standard_input(),
+            ));
             for (key, set) in [
                 ("callback_in", config.callback_in.is_some()),
                 ("callback_out", config.callback_out.is_some()),
@@ -370,6 +376,12 @@ impl Supervisor {
     }
 
     fn signal(&mut self, signal: i32) {
+        if signal == signals::RESIZED {
+            for cvm in self.units.iter().filter_map(Unit::cvm) {
+                cvm.receiver.line().raise(irq::CONSOLE);
+            }
+            return;
+        }
         if self.leaving {
             for index in 0..self.units.len() {
                 self.end_now(index);

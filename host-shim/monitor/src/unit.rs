@@ -99,28 +99,36 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// A cVM that has not been started; `single` when there is no other.
+    /// A cVM that has not been started, and whether its console reads standard input.
     pub fn new(
         config: &CvmConfig,
         image: Arc<Image>,
         network: Option<NetworkSpec>,
-        single: bool,
+        standard_input: bool,
     ) -> Unit {
-        let isolation = &config.isolation;
+        let isolation = config.isolation.as_ref();
         let spec = CvmSpec {
             name: config.name.clone(),
             disk: config.disk.clone(),
+            overlay: config.overlay.clone(),
+            overlay_size: config.overlay_size,
             args: config.args.clone(),
-            placement: Placement::At(isolation.base),
-            size: Some(isolation.size),
-            begin: isolation.begin,
-            end: isolation.end,
+            env: config.env.clone(),
+            directory: config.directory.clone(),
+            user: config.user.clone(),
+            hostname: config.hostname.clone(),
+            placement: isolation.map_or(Placement::Anywhere, |isolation| {
+                Placement::At(isolation.base)
+            }),
+            size: isolation.map(|isolation| isolation.size),
+            begin: isolation.and_then(|isolation| isolation.begin),
+            end: isolation.and_then(|isolation| isolation.end),
             portal_deadline: config.portal_deadline,
             clean_room: config.clean_room,
             grants: config.grants.clone(),
             limits: config.limits,
             network,
-            outlets: Arc::new(Outlets::new(single)),
+            outlets: Arc::new(Outlets::new(standard_input)),
             again: false,
         };
         Unit {

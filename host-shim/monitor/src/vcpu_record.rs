@@ -103,7 +103,7 @@ impl Default for VcpuRecord {
 pub struct Interrupts {
     /// From its timers.
     pub timer: u64,
-    /// From console input.
+    /// From console input and standard streams.
     pub console: u64,
     /// From portals, peers, new keys and revocations.
     pub capability: u64,
@@ -267,7 +267,7 @@ impl VcpuRecord {
     pub fn raised(&self, irq: u32) {
         let source = match irq {
             irq::TIMER => 0,
-            irq::CONSOLE => 1,
+            irq::CONSOLE | irq::STREAMS => 1,
             irq::CAPABILITY => 2,
             irq::POWER_BUTTON => 3,
             _ => 4,

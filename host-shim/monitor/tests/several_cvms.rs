@@ -436,7 +436,7 @@ fn errors_before_the_start_have_code_2() {
         .run()
         .expect(2);
     assert!(wrong.err.contains("/bin/sh"), "{wrong:?}");
-    let long = "x".repeat(5000);
+    let long = "x".repeat(40_000);
     let ended = Deployment::of(&[&long]).run().expect(2);
     assert!(ended.err.contains("shorten `args`"), "{ended:?}");
 }

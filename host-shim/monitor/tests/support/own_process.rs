@@ -34,13 +34,16 @@ impl Monitor {
         let platform = platform::by_name(super::platform(), &Options::default()).unwrap();
         let image = Image::open(super::guest(), &*platform).unwrap();
         let output = tempfile::NamedTempFile::new().unwrap();
-        let console = output.reopen().unwrap();
+        let file = output.reopen().unwrap();
+        let console = Arc::new(Console::new(file.as_raw_fd()));
         let (sender, events) = channel();
         Monitor {
             environment: Environment {
                 platform,
                 exchange: Arc::new(Exchange::new()),
-                console: Arc::new(Console::new(console.as_raw_fd())),
+                console: Arc::clone(&console),
+                terminal: console,
+                streams: None,
                 run_directory: None,
                 verbose: false,
                 single: false,
@@ -52,7 +55,7 @@ impl Monitor {
             events,
             sender,
             output,
-            _console: console,
+            _console: file,
         }
     }
 
@@ -66,6 +69,12 @@ impl Monitor {
         let spec = CvmSpec {
             name: name.to_owned(),
             disk: disk.map(Path::to_owned),
+            overlay: capstream_config::Overlay::None,
+            overlay_size: capstream_config::DEFAULT_OVERLAY_SIZE,
+            env: Vec::new(),
+            directory: None,
+            user: None,
+            hostname: None,
             args: [&["/guest"], args]
                 .concat()
                 .into_iter()

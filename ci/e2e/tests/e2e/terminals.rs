@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `monitor run --image` in a terminal: keys, echo, size, and the terminal as it was afterwards.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use capstream_e2e::Program;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::runs;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A terminal with the monitor in it.
+struct Terminal {
+    keys: File,
+    screen: Receiver<Vec<u8>>,
+    shown: String,
+    monitor: Child,
+}
+
+fn size(rows: u16, columns: u16) -> Winsize {
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
+}
+
+impl Terminal {
+    fn start(name: &str, words: &[&str]) -> Terminal {
+        let environment = runs::environment();
+        let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&keys).unwrap();
+        unlockpt(&keys).unwrap();
+        tcsetwinsize(&keys, size(40, 100)).unwrap();
+        let path = ptsname(&keys, Vec::new()).unwrap().into_string().unwrap();
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(0o400)
+            .open(path)
+            .unwrap();
+        let all = [&["/static/tests/standard"], words].concat();
+        let program = Program::new(&environment, name, &all);
+        // It becomes the monitor, in a session whose terminal this is.
+        let monitor = Command::new("setsid")
+            .arg("--ctty")
+            .arg(&environment.monitor)
+            .args(program.arguments(&environment).unwrap())
+            .env("TERM", "vt220")
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap())
+            .stderr(terminal)
+            .spawn()
+            .unwrap();
+        let keys = File::from(keys);
+        let mut reader = keys.try_clone().unwrap();
+        let (sender, screen) = channel();
+        // It ends when nobody has the terminal any more.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..len].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Terminal {
+            keys,
+            screen,
+            shown: String::new(),
+            monitor,
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + runs::environment().limit(LIMIT);
+        while !self.shown.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.shown += &String::from_utf8_lossy(&bytes),
+                Err(_) => {
+                    let _ = self.monitor.kill();
+                    panic!("'{text}' is not shown, but {:?}", self.shown);
+                }
+            }
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        let modes = tcgetattr(self.keys.as_fd()).unwrap();
+        !modes
+            .local_modes
+            .intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+            && !modes.output_modes.contains(OutputModes::OPOST)
+    }
+
+    /// Waits until nobody has the terminal any more; the monitor's exit status.
+    fn finish(&mut self) -> Option<i32> {
+        let status = self.monitor.wait().unwrap();
+        while let Ok(bytes) = self.screen.recv_timeout(runs::environment().limit(LIMIT)) {
+            self.shown += &String::from_utf8_lossy(&bytes);
+        }
+        let modes = tcgetattr(self.keys.as_fd()).unwrap();
+        assert!(
+            modes
+                .local_modes
+                .contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+        );
+        assert!(modes.output_modes.contains(OutputModes::OPOST));
+        status.code()
+    }
+}
+
+#[test]
+fn lines_are_edited_and_echoed_inside() {
+    let mut terminal = Terminal::start("terminal_lines", &["line"]);
+    terminal.wait_for("ready\r\n");
+    assert!(terminal.is_raw());
+    terminal.press("helpo\x7f\x7flo\r");
+    terminal.wait_for("[hello]\r\n");
+    assert_eq!(terminal.finish(), Some(0));
+    assert!(
+        terminal.shown.contains("helpo\x08 \x08\x08 \x08lo\r\n"),
+        "{:?}",
+        terminal.shown
+    );
+}
+
+#[test]
+fn interrupt_goes_to_the_program() {
+    let mut terminal = Terminal::start("terminal_interrupt", &["line"]);
+    terminal.wait_for("ready\r\n");
+    terminal.press("\x03");
+    assert_eq!(terminal.finish(), Some(130));
+}
+
+#[test]
+fn end_of_input() {
+    let mut terminal = Terminal::start("terminal_end", &["line"]);
+    terminal.wait_for("ready\r\n");
+    terminal.press("\x04");
+    assert_eq!(terminal.finish(), Some(1));
+}
+
+#[test]
+fn the_size_follows() {
+    let mut terminal = Terminal::start("terminal_size", &["size"]);
+    terminal.wait_for("40 rows, 100 columns\r\n");
+    tcsetwinsize(&terminal.keys, size(33, 77)).unwrap();
+    terminal.wait_for("33 rows, 77 columns\r\n");
+    assert_eq!(terminal.finish(), Some(0));
+}
+
+#[test]
+fn programs_find_a_terminal() {
+    let mut terminal = Terminal::start("terminal_kind", &["terminal"]);
+    for stream in ["stdin", "stdout", "stderr"] {
+        terminal.wait_for(&format!("/dev/{stream}: terminal, open again\r\n"));
+    }
+    assert_eq!(terminal.finish(), Some(0));
+    let mut terminal = Terminal::start("terminal_name", &["describe"]);
+    terminal.wait_for("variable <TERM=vt220>\r\n");
+    assert_eq!(terminal.finish(), Some(0));
+}
+
+/// However the monitor ends.
+#[test]
+fn the_terminal_is_given_back_after_a_crash() {
+    let mut terminal = Terminal::start("terminal_crash", &["line"]);
+    terminal.wait_for("ready\r\n");
+    assert!(terminal.is_raw());
+    kill_process(Pid::from_child(&terminal.monitor), Signal::KILL).unwrap();
+    assert_eq!(terminal.finish(), None);
+}
