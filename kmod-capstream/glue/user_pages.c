@@ -3,9 +3,12 @@
  * Pinned memory of programs, for user_pages.rs: in C since what it takes, the lock of an address space, references of pages and
  * kvmalloc(), are inline functions.
  *
- * Without an MMU an address is the memory itself: what keeps a page from becoming somebody else's memory is a reference to
- * it, which is held from capstream_pin() to capstream_unpin(). get_user_pages() and put_page() are used, not their pinning
- * variants, as the former without MMU takes plain references.
+ * Portals run while any program may be running, or none, so they cannot use a program's addresses. With virtual memory they get
+ * an address of the kernel's: that of the page itself, or, for pages that do not follow each other, one where they are mapped in
+ * order while they are pinned. Without it a program's address is the memory itself.
+ *
+ * What keeps a page from becoming somebody else's memory is a reference to it, which is held from capstream_pin() to
+ * capstream_unpin(). Without virtual memory these are plain references: get_user_pages() takes no others.
  *
  * Lock order: mmap_lock of the caller's address space; nothing is taken inside.
  */
@@ -15,17 +18,30 @@
 #include <linux/overflow.h>
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 #include <asm/mapping.h>
+#ifdef CONFIG_MMU
+#include <asm/paging.h>
+#endif
 
 struct capstream_pin {
 	/* Kept from being freed, so that no other address space gets its address; but not kept alive. */
 	struct mm_struct *mm;
 	unsigned long address;
+	/* The same for portals. */
+	unsigned long alias;
+	/* Where the pages are mapped in order, if that was needed. */
+	void *map;
+	/* How often translations of the address space had been taken away when this was seen to be what is mapped. */
+	unsigned long changes;
+	bool write;
 	unsigned long nr_pages;
 	struct page *pages[];
 };
 
-bool capstream_mapped(unsigned long address, unsigned long len, bool write);
+bool capstream_holds(struct capstream_pin *pin, unsigned long address, unsigned long len, bool write);
+unsigned long capstream_pin_address(const struct capstream_pin *pin);
+bool capstream_fault_in(unsigned long address, unsigned long len, bool write);
 struct capstream_pin *capstream_pin(unsigned long address, unsigned long len, bool write);
 void capstream_unpin(struct capstream_pin *pin);
 bool capstream_pin_alive(const struct capstream_pin *pin);
@@ -49,16 +65,116 @@ static bool mapped(struct mm_struct *mm, unsigned long address, unsigned long la
 	}
 }
 
-/* Whether the range is the calling task's memory, for this access. len is not 0 and the range does not wrap. */
-bool capstream_mapped(unsigned long address, unsigned long len, bool write)
+#ifdef CONFIG_MMU
+static unsigned long changes(const struct mm_struct *mm)
+{
+	return mm->context.changes;
+}
+
+static long get_pages(unsigned long address, unsigned long nr_pages, bool write, struct page **pages)
+{
+	return pin_user_pages(address, nr_pages, FOLL_LONGTERM | (write ? FOLL_WRITE : 0), pages);
+}
+
+static void put_pages(struct capstream_pin *pin)
+{
+	if (pin->map)
+		vunmap(pin->map);
+	unpin_user_pages_dirty_lock(pin->pages, pin->nr_pages, pin->write);
+}
+
+static bool in_order(const struct capstream_pin *pin)
+{
+	unsigned long i;
+
+	for (i = 1; i < pin->nr_pages; i++)
+		if (page_to_pfn(pin->pages[i]) != page_to_pfn(pin->pages[0]) + i)
+			return false;
+	return true;
+}
+
+static int find_alias(struct capstream_pin *pin)
+{
+	void *begin;
+
+	if (in_order(pin)) {
+		begin = page_address(pin->pages[0]);
+	} else {
+		pin->map = vmap(pin->pages, pin->nr_pages, VM_MAP, PAGE_KERNEL);
+		if (!pin->map)
+			return -ENOMEM;
+		begin = pin->map;
+	}
+	pin->alias = (unsigned long)begin + offset_in_page(pin->address);
+	return 0;
+}
+
+static bool same_pages(struct mm_struct *mm, const struct capstream_pin *pin)
+{
+	unsigned long i;
+
+	for (i = 0; i < pin->nr_pages; i++)
+		if (lkl_mapped_pfn(mm, (pin->address & PAGE_MASK) + (i << PAGE_SHIFT)) != page_to_pfn(pin->pages[i]))
+			return false;
+	return true;
+}
+
+bool capstream_fault_in(unsigned long address, unsigned long len, bool write)
+{
+	return access_ok((void __user *)address, len) && !lkl_fault_in(address, len, write);
+}
+#else
+static unsigned long changes(const struct mm_struct *mm)
+{
+	/* Nobody counts: look each time. */
+	return 0;
+}
+
+static long get_pages(unsigned long address, unsigned long nr_pages, bool write, struct page **pages)
+{
+	return get_user_pages(address, nr_pages, write ? FOLL_WRITE : 0, pages);
+}
+
+static void put_pages(struct capstream_pin *pin)
+{
+	unsigned long i;
+
+	for (i = 0; i < pin->nr_pages; i++)
+		put_page(pin->pages[i]);
+}
+
+static int find_alias(struct capstream_pin *pin)
+{
+	pin->alias = pin->address;
+	return 0;
+}
+
+static bool same_pages(struct mm_struct *mm, const struct capstream_pin *pin)
+{
+	return true;
+}
+
+bool capstream_fault_in(unsigned long address, unsigned long len, bool write)
+{
+	/* What is mapped is there. */
+	return false;
+}
+#endif
+
+/* Whether the range of the calling task, which was pinned, is still mapped for this access, and to the same pages. len is not 0 and the range does not wrap. */
+bool capstream_holds(struct capstream_pin *pin, unsigned long address, unsigned long len, bool write)
 {
 	struct mm_struct *mm = current->mm;
 	bool result;
 
-	if (!mm)
+	if (mm != pin->mm)
 		return false;
+	if (IS_ENABLED(CONFIG_MMU) && changes(mm) == pin->changes)
+		return true;
 	mmap_read_lock(mm);
-	result = mapped(mm, address, address + (len - 1), write);
+	result = mapped(mm, address, address + (len - 1), write) && same_pages(mm, pin);
+	if (result)
+		pin->changes = changes(mm);
 	mmap_read_unlock(mm);
 	return result;
 }
@@ -70,6 +186,7 @@ struct capstream_pin *capstream_pin(unsigned long address, unsigned long len, bo
 	unsigned long nr_pages = ((address + (len - 1)) >> PAGE_SHIFT) - first + 1;
 	struct mm_struct *mm = current->mm;
 	struct capstream_pin *pin;
+	int error;
 
 	if (!mm)
 		return ERR_PTR(-EFAULT);
@@ -77,38 +194,45 @@ struct capstream_pin *capstream_pin(unsigned long address, unsigned long len, bo
 	if (!pin)
 		return ERR_PTR(-ENOMEM);
 	pin->address = address;
+	pin->alias = 0;
+	pin->map = NULL;
+	pin->write = write;
 	pin->nr_pages = 0;
 
 	mmap_read_lock(mm);
 	if (mapped(mm, address, address + (len - 1), write)) {
 		while (pin->nr_pages < nr_pages) {
-			long got = get_user_pages((first + pin->nr_pages) << PAGE_SHIFT, nr_pages - pin->nr_pages,
-						  write ? FOLL_WRITE : 0, pin->pages + pin->nr_pages);
+			long got = get_pages((first + pin->nr_pages) << PAGE_SHIFT, nr_pages - pin->nr_pages,
+					     write, pin->pages + pin->nr_pages);
 
 			if (got <= 0)
 				break;
 			pin->nr_pages += got;
 		}
 	}
+	pin->changes = changes(mm);
 	mmap_read_unlock(mm);
 
 	mmgrab(mm);
 	pin->mm = mm;
-	if (pin->nr_pages < nr_pages) {
+	error = pin->nr_pages < nr_pages ? -EFAULT : find_alias(pin);
+	if (error) {
 		capstream_unpin(pin);
-		return ERR_PTR(-EFAULT);
+		return ERR_PTR(error);
 	}
 	return pin;
 }
 
 void capstream_unpin(struct capstream_pin *pin)
 {
-	unsigned long i;
-
-	for (i = 0; i < pin->nr_pages; i++)
-		put_page(pin->pages[i]);
+	put_pages(pin);
 	mmdrop(pin->mm);
 	kvfree(pin);
+}
+
+unsigned long capstream_pin_address(const struct capstream_pin *pin)
+{
+	return pin->alias;
 }
 
 /* Whether the address space that the memory was pinned from has a user left. */

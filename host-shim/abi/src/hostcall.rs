@@ -133,12 +133,28 @@ hostcalls! {
     /// Returns 0, or an error when the place cannot be patched.
     1008 PatchSyscall HOSTCALL_PATCH_SYSCALL;
     /// `(ip, direction)`: where a program counter is in the program as it was before patching (direction 0), or
-    /// where to resume so that a program counter into patched bytes behaves as if they were not patched (direction 1). Returns the program counter.
+    /// where to resume so that a program counter into patched bytes behaves as if they were not patched (direction 1), or where to resume when the instruction there was refused by the processor,
+    /// which a patch may have put there (direction 2). Returns the program counter.
     1009 TranslateIp HOSTCALL_TRANSLATE_IP;
     /// `(ptr, len)`: `[ptr, ptr+len)` holds no code from now on; forget the patches in it.
     1010 ForgetCode HOSTCALL_FORGET_CODE;
     /// `(ptr, len)`: the contents of these whole pages are not needed; they read as zero afterwards.
     1011 MemoryDiscard HOSTCALL_MEMORY_DISCARD;
+    /// `(window)`: the memory of the kernel holds nothing yet and is to be mapped a second time by [`Hostcall::PageMap`]; writes
+    /// [`crate::Window`] to `window`: addresses that are the caller's from now on. Once. `ENOSYS` on a platform that cannot do it.
+    1012 PagingStart HOSTCALL_PAGING_START;
+    /// `(address, physical, len, access)`: whole pages of the kernel's memory from `physical` on are at `address` in the window, too, for
+    /// [`crate::page_access`]. What was there before is not any more. `ENOMEM` when the host has no room for more mappings; then unmapping some helps.
+    1013 PageMap HOSTCALL_PAGE_MAP;
+    /// `(address, len)`: nothing is at these whole pages of the window any more.
+    1014 PageUnmap HOSTCALL_PAGE_UNMAP;
+    /// `(code, code_len, stubs_len, stubs_at)`: system call instructions in these addresses of the window can be patched from now on, by stubs in
+    /// the `stubs_len` bytes behind them, which are written at `stubs_at`, memory of the kernel. In there the monitor patches what can be read and
+    /// written when [`Hostcall::PatchSyscall`] is made. `ENOSPC` when there are too many of these ranges.
+    1015 PatchRange HOSTCALL_PATCH_RANGE;
+    /// `(address, len)`: these addresses, whole pages, belong to the window from now on, for programs that are linked at them. Once. `EEXIST` when
+    /// somebody else in this process has them.
+    1016 PagingLow HOSTCALL_PAGING_LOW;
     /// `(id)`: takes an endpoint or a publication of the caller back. When it returns, no copy into or out of it is under way or will start.
     1020 Revoke HOSTCALL_REVOKE;
     /// `(handle)`: gives a handle of the caller back.

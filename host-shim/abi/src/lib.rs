@@ -43,6 +43,8 @@ pub const fn passes_memory(operation: u64) -> bool {
 pub const TRANSLATE_TO_PROGRAM: u64 = 0;
 /// Direction of [`Hostcall::TranslateIp`]: from an address of the unpatched program to where to resume.
 pub const TRANSLATE_TO_PATCHED: u64 = 1;
+/// Direction of [`Hostcall::TranslateIp`]: from an instruction that the processor refused to where to resume, if a patch put it there.
+pub const TRANSLATE_REFUSED: u64 = 2;
 
 /// The function that a receiver publishes, called by the monitor on the sender's thread in the receiver's compartment.
 ///
@@ -52,6 +54,28 @@ pub const TRANSLATE_TO_PATCHED: u64 = 1;
 /// It may not sleep, take a lock of its kernel or look at the current task.
 pub type Portal =
     unsafe extern "C" fn(cookie: usize, op: u64, len: u64, sender: u64, gate: usize) -> i64;
+
+/// What [`Hostcall::PagingStart`] tells about the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Window {
+    /// First byte.
+    pub begin: u64,
+    /// Byte after it.
+    pub end: u64,
+}
+
+/// What [`Hostcall::PageMap`] allows, added up.
+pub mod page_access {
+    /// Loads.
+    pub const READ: u64 = 1;
+    /// Stores.
+    pub const WRITE: u64 = 2;
+    /// Instruction fetches.
+    pub const EXECUTE: u64 = 4;
+    /// All of them.
+    pub const ALL: u64 = READ | WRITE | EXECUTE;
+}
 
 /// What [`Hostcall::FileProbe`] tells about a published range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

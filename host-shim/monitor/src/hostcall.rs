@@ -12,13 +12,13 @@
 //! `transfer` is set while a portal runs on behalf of this cVM. Then only the hostcalls that a portal may make are answered, all of them
 //! light; `connections` stays borrowed by the `Call` that started the portal.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
 use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
 use capstream_abi::{
     CALL_QUERY, CALL_QUERY_NOTIFY, FileInfo, GuestEntries, Hostcall, KEY_LEN, Layout, PROBE_NOTIFY,
-    irq, passes_memory, power_off,
+    Window, irq, page_access, passes_memory, power_off,
 };
 use capstream_capability::{
     Capability, CapabilityError, Class, Endpoint, Key, Kind, Mode, Permissions, Portal,
@@ -37,7 +37,8 @@ use crate::network::Network;
 use crate::outlets::{Outlets, ProgramOutput};
 use crate::output_limit::{Gap, OutputLimit};
 use crate::platform::{
-    AddressSpace, Addressing, Fault, Hostcalls, Platform, PortalCall, PortalFailure, Processor,
+    AddressSpace, Addressing, Fault, Hostcalls, Platform, PlatformError, PortalCall, PortalFailure,
+    Processor, Protection,
 };
 use crate::receiver::{PortalFailed, Receiver};
 use crate::send_quota::SendQuota;
@@ -52,6 +53,8 @@ const PIECE: u64 = 4 << 20;
 const TEXT: usize = 4096;
 /// How many revocations of one cVM become log events: it can take back as often as it likes.
 const MOST_REVOCATIONS: u32 = 100;
+/// In how many ranges of its window a cVM can have system calls patched.
+const MOST_PATCH_RANGES: u32 = 64;
 /// The largest negated errno.
 const MAX_ERRNO: i64 = 4095;
 
@@ -116,6 +119,8 @@ struct Transfer {
     source: Capability,
     /// What the portal's owner may touch.
     authority: Capability,
+    /// And in its window, if it has one.
+    window: Option<Capability>,
     /// How the portal calls its addresses.
     addressing: Addressing,
     /// The index of the portal's owner.
@@ -199,10 +204,16 @@ pub struct CvmCalls {
     parts: Parts,
     /// The same as the receiver's, closer by.
     authority: Capability,
+    /// What it may touch besides, once its kernel has asked for a window.
+    window: OnceCell<Capability>,
+    /// And for more addresses.
+    low: OnceCell<Capability>,
     addressing: Addressing,
     connections: RefCell<Connections>,
     transfer: Cell<Option<Transfer>>,
     outcome: RefCell<Option<Outcome>>,
+    /// In how many ranges of its window system calls can be patched.
+    patch_ranges: Cell<u32>,
     /// How many revocations were told as log events.
     told_revocations: Cell<u32>,
 }
@@ -212,6 +223,8 @@ impl CvmCalls {
     pub fn new(parts: Parts) -> CvmCalls {
         CvmCalls {
             authority: *parts.receiver.authority(),
+            window: OnceCell::new(),
+            low: OnceCell::new(),
             addressing: parts.receiver.addressing(),
             connections: RefCell::new(Connections {
                 handles: parts.table.handles(),
@@ -219,6 +232,7 @@ impl CvmCalls {
             }),
             transfer: Cell::new(None),
             outcome: RefCell::new(None),
+            patch_ranges: Cell::new(0),
             told_revocations: Cell::new(0),
             parts,
         }
@@ -232,19 +246,29 @@ impl CvmCalls {
     /// What the caller may load of `[ptr, ptr + len)`, an address as its code uses it; likewise below.
     #[inline]
     fn to_load(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
-        self.authority
-            .check_load(self.addressing.to_monitor(ptr), len)
+        let address = self.addressing.to_monitor(ptr);
+        self.authority_of(address).check_load(address, len)
+    }
+
+    /// Of the caller's capabilities the one for `address`.
+    #[inline]
+    fn authority_of(&self, address: u64) -> &Capability {
+        [&self.window, &self.low]
+            .into_iter()
+            .filter_map(OnceCell::get)
+            .find(|window| window.covers(address, 1))
+            .unwrap_or(&self.authority)
     }
 
     #[inline]
     fn to_store(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
-        self.authority
-            .check_store(self.addressing.to_monitor(ptr), len)
+        let address = self.addressing.to_monitor(ptr);
+        self.authority_of(address).check_store(address, len)
     }
 
     fn to_load_and_store(&self, ptr: u64, len: u64) -> Result<Capability, CapabilityError> {
-        self.authority
-            .check_load_store(self.addressing.to_monitor(ptr), len)
+        let address = self.addressing.to_monitor(ptr);
+        self.authority_of(address).check_load_store(address, len)
     }
 
     fn interrupt(&self, processor: &dyn Processor, index: u16) {
@@ -273,9 +297,12 @@ impl CvmCalls {
                 let [destination, offset, len, ..] = *arguments;
                 let begin = transfer.source.base().wrapping_add(offset);
                 let source = transfer.source.check_load(begin, len)?;
-                let destination = transfer
-                    .authority
-                    .check_store(transfer.addressing.to_monitor(destination), len)?;
+                let destination = transfer.addressing.to_monitor(destination);
+                let authority = match &transfer.window {
+                    Some(window) if window.covers(destination, 1) => window,
+                    _ => &transfer.authority,
+                };
+                let destination = authority.check_store(destination, len)?;
                 processor.copy(destination.base(), source.base(), len)?;
                 Ok(0)
             }
@@ -327,6 +354,7 @@ impl CvmCalls {
         self.transfer.set(Some(Transfer {
             source,
             authority: *receiver.authority(),
+            window: receiver.window().copied(),
             addressing: receiver.addressing(),
             owner: receiver.owner().index(),
         }));
@@ -453,6 +481,11 @@ impl CvmCalls {
                 Ok(0)
             }
             Hostcall::MemoryDiscard => self.discard(a, b),
+            Hostcall::PagingStart => self.paging_start(a),
+            Hostcall::PagingLow => self.paging_low(a, b),
+            Hostcall::PageMap => self.page_map(a, b, c, d),
+            Hostcall::PageUnmap => self.page_unmap(a, b),
+            Hostcall::PatchRange => self.patch_range(processor, a, b, c, d),
             Hostcall::Revoke => self.revoke(a),
             Hostcall::Disconnect => {
                 let Parts {
@@ -926,11 +959,156 @@ impl CvmCalls {
         let len = self.parts.platform.system_call_len();
         let end = self.addressing.to_monitor(ip);
         let begin = end.checked_sub(len).ok_or(Errno(libc::EFAULT))?;
-        if begin < layout.ram_begin || end > layout.ram_end {
+        let authority = self.authority_of(begin);
+        if authority == &self.authority && (begin < layout.ram_begin || end > layout.ram_end) {
             return Err(Errno(libc::EFAULT));
         }
-        self.authority.check_load_store(begin, len)?;
+        authority.check_load_store(begin, len)?;
         Ok(processor.patch_syscall(end))
+    }
+
+    fn paging_start(&self, ptr: u64) -> Answer {
+        let place = self.to_store(ptr, size_of::<Window>() as u64)?;
+        let Layout {
+            ram_begin, ram_end, ..
+        } = self.parts.layout;
+        let memory = self.authority.check_load_store(ram_begin, ram_end - ram_begin)?;
+        let window = self
+            .parts
+            .space
+            .open_window(ram_begin..ram_end)
+            .map_err(|error| match error {
+                PlatformError::NoWindow => Errno(libc::ENOSYS),
+                PlatformError::RangeUnusable { .. } => Errno(libc::EBUSY),
+                error => {
+                    tracing::warn!(cvm = self.parts.name, %error, "there is no window for programs");
+                    Errno(libc::ENOMEM)
+                }
+            })?;
+        // What is seen there is memory of the cVM's own, and what it may do with that is what it may do there.
+        let capability = Capability::root()
+            .restrict(window.start, window.end - window.start)
+            .and_then(|capability| capability.and_permissions(memory.permissions()))?;
+        if self.window.set(capability).is_err() {
+            return Err(Errno(libc::EBUSY));
+        }
+        self.parts.receiver.open_window(capability);
+        tracing::info!(
+            cvm = self.parts.name,
+            begin = format_args!("{:#x}", window.start),
+            end = format_args!("{:#x}", window.end),
+            "window for programs"
+        );
+        let mut bytes = [0; size_of::<Window>()];
+        for (place, byte) in bytes.iter_mut().zip(
+            [window.start, window.end]
+                .iter()
+                .flat_map(|word| word.to_le_bytes()),
+        ) {
+            *place = byte;
+        }
+        self.parts.space.write(place.base(), &bytes)?;
+        Ok(0)
+    }
+
+    fn paging_low(&self, address: u64, len: u64) -> Answer {
+        let window = self.window.get().ok_or(Errno(libc::ENOSYS))?;
+        let end = address.checked_add(len).ok_or(Errno(libc::EFAULT))?;
+        let capability = Capability::root()
+            .restrict(address, len)
+            .and_then(|capability| capability.and_permissions(window.permissions()))?;
+        match self.parts.space.extend_window(address..end) {
+            Ok(()) => {}
+            Err(PlatformError::RangeTaken { .. }) => return Err(Errno(libc::EEXIST)),
+            Err(error) => {
+                tracing::info!(cvm = self.parts.name, %error, "no low addresses for programs");
+                return Err(Errno(libc::EINVAL));
+            }
+        }
+        self.low
+            .set(capability)
+            .map_err(|_| Errno(libc::EBUSY))
+            .map(|()| 0)
+    }
+
+    fn page_map(&self, address: u64, physical: u64, len: u64, access: u64) -> Answer {
+        if [address, physical, len]
+            .iter()
+            .any(|number| !number.is_multiple_of(PAGE))
+            || len == 0
+            || access & !page_access::ALL != 0
+        {
+            return Err(Errno(libc::EINVAL));
+        }
+        let allowed = |access_wanted| access & access_wanted != 0;
+        let protection = Protection {
+            read: allowed(page_access::READ),
+            write: allowed(page_access::WRITE),
+            execute: allowed(page_access::EXECUTE),
+        };
+        let mapped = self
+            .parts
+            .space
+            .map_page(address, physical, len, protection);
+        self.paged(mapped)
+    }
+
+    fn page_unmap(&self, address: u64, len: u64) -> Answer {
+        if !address.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || len == 0 {
+            return Err(Errno(libc::EINVAL));
+        }
+        let unmapped = self.parts.space.unmap_page(address, len);
+        self.paged(unmapped)
+    }
+
+    fn patch_range(
+        &self,
+        processor: &dyn Processor,
+        code: u64,
+        code_len: u64,
+        stubs_len: u64,
+        stubs_at: u64,
+    ) -> Answer {
+        let len = code_len.checked_add(stubs_len).ok_or(Errno(libc::EFAULT))?;
+        let window = self.authority_of(code);
+        if window == &self.authority {
+            return Err(Errno(libc::EFAULT));
+        }
+        let range = window.check_load_store(code, len)?;
+        let Layout {
+            ram_begin, ram_end, ..
+        } = self.parts.layout;
+        let stubs_at = self.authority.check_load_store(stubs_at, stubs_len)?;
+        if stubs_at.base() < ram_begin || stubs_at.top() > u128::from(ram_end) {
+            return Err(Errno(libc::EFAULT));
+        }
+        let ranges = self.patch_ranges.get();
+        if ranges >= MOST_PATCH_RANGES {
+            return Err(Errno(libc::ENOSPC));
+        }
+        let code = range.base()..range.base() + code_len;
+        if !processor.add_patches(code, stubs_at.base()..stubs_at.base() + stubs_len) {
+            return Err(Errno(libc::EINVAL));
+        }
+        self.patch_ranges.set(ranges + 1);
+        Ok(0)
+    }
+
+    fn paged(&self, result: Result<(), PlatformError>) -> Answer {
+        match result {
+            Ok(()) => Ok(0),
+            Err(PlatformError::RangeUnusable { .. }) => Err(Errno(libc::EFAULT)),
+            Err(PlatformError::NoWindow) => Err(Errno(libc::ENOSYS)),
+            Err(PlatformError::Host { source, .. })
+                if source.raw_os_error() == Some(libc::ENOMEM) =>
+            {
+                Err(Errno(libc::ENOMEM))
+            }
+            Err(error) => {
+                tracing::warn!(cvm = self.parts.name, %error, "a page was not mapped");
+                Err(Errno(libc::EIO))
+            }
+        }
     }
 
     fn discard(&self, ptr: u64, len: u64) -> Answer {

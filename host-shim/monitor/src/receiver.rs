@@ -22,6 +22,8 @@ pub struct Receiver {
     owner: Owner,
     /// What its portals may write to.
     authority: Capability,
+    /// And in the window of its programs, once there is one.
+    window: OnceLock<Capability>,
     addressing: Addressing,
     line: Arc<dyn VcpuLine>,
     stacks: PortalStacks,
@@ -58,6 +60,7 @@ impl Receiver {
         Receiver {
             owner,
             authority,
+            window: OnceLock::new(),
             addressing,
             line,
             stacks: PortalStacks::new(layout),
@@ -83,6 +86,17 @@ impl Receiver {
     #[inline]
     pub fn authority(&self) -> &Capability {
         &self.authority
+    }
+
+    /// What its portals may write to in the window of its programs, if it has one.
+    #[inline]
+    pub fn window(&self) -> Option<&Capability> {
+        self.window.get()
+    }
+
+    /// From now on it has this window. Only the first is taken.
+    pub fn open_window(&self, window: Capability) {
+        let _ = self.window.set(window);
     }
 
     /// How its code calls its addresses.

@@ -25,6 +25,8 @@ pub(crate) enum NoPlace {
     Full,
     /// No place of the area is suitable, or the area is out of reach.
     Unsuitable,
+    /// Memory cannot be accessed; said by those who write there.
+    Absent,
 }
 
 /// The free and used parts of the stub area.
@@ -73,7 +75,7 @@ impl StubArea {
                     return Ok(place);
                 }
                 Err(NoPlace::Full) => why = NoPlace::Full,
-                Err(NoPlace::Unsuitable) => {}
+                Err(_) => {}
             }
             if !guarded.contains(&true) {
                 break;

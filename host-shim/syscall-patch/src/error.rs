@@ -53,6 +53,12 @@ pub enum PatchError {
         /// The address after the instruction.
         ip: u64,
     },
+    /// A page that the patch concerns is not there at the moment.
+    #[error("memory around the system call that ends at {ip:#x} cannot be accessed now; it may be patched later")]
+    Absent {
+        /// The address after the instruction.
+        ip: u64,
+    },
     /// The stub area has no suitable room.
     #[error("no room in the stub area for the system call that ends at {ip:#x}; it keeps trapping")]
     AreaFull {

@@ -57,4 +57,5 @@ pub mod error;
 pub mod table;
 
 pub use error::{PatchError, TableError};
+pub use memory::CodeAccess;
 pub use table::{Direction, PatchKind, PatchTable, Stats};

@@ -11,7 +11,7 @@ use crate::area::{NoPlace, StubArea};
 use crate::error::{PatchError, TableError};
 use crate::instruction::{SYSCALL, displacement};
 use crate::landing::{Landing, Landings};
-use crate::memory::CodeMemory;
+use crate::memory::{CodeAccess, CodeMemory, Mapped};
 use crate::plan::{self, JUMP, Plan, Surroundings};
 use crate::stub;
 use core::ops::Range;
@@ -19,6 +19,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Bytes of a page.
+const PAGE: u64 = capstream_abi::boot::PAGE;
 /// Least size of a stub area: a place where each of the guarded bytes can be an undefined opcode needs some choice.
 const LEAST_AREA: u64 = 4096;
 /// How many patches a table holds.
@@ -54,6 +56,8 @@ pub enum Direction {
     ToProgram,
     /// From an address of the unpatched program to where to resume.
     ToPatched,
+    /// From an instruction that the processor refused to where to resume, see [`PatchTable::on_invalid_opcode`].
+    Refused,
 }
 
 impl Direction {
@@ -62,6 +66,7 @@ impl Direction {
         match number {
             capstream_abi::TRANSLATE_TO_PROGRAM => Some(Direction::ToProgram),
             capstream_abi::TRANSLATE_TO_PATCHED => Some(Direction::ToPatched),
+            capstream_abi::TRANSLATE_REFUSED => Some(Direction::Refused),
             _ => None,
         }
     }
@@ -88,6 +93,8 @@ pub struct Stats {
     pub forgotten: u64,
     /// Patches that ended because the program had overwritten them.
     pub overwritten: u64,
+    /// Patches whose jump was written once more, to another copy of the same code.
+    pub applied_again: u64,
     /// How often a program landed inside a patch and was led to the stub.
     pub landings: u64,
     /// Patches in place now.
@@ -124,6 +131,13 @@ impl Edit {
         memory.read(self.at, now) && now == self.new_bytes()
     }
 
+    /// Whether the bytes are what they were before.
+    fn is_undone(&self, memory: &CodeMemory) -> bool {
+        let mut bytes = [0; 5];
+        let now = bytes.get_mut(..self.len).unwrap_or_default();
+        memory.read(self.at, now) && now == self.old()
+    }
+
     /// Puts the old bytes back, except those in `gone`.
     fn undo(&self, memory: &CodeMemory, gone: &Range<u64>) {
         if !self.intact(memory) {
@@ -156,6 +170,15 @@ struct Patch {
     to_patched: Vec<(u64, u64)>,
     /// How often the system call trapped since.
     traps: u32,
+}
+
+/// A patch that is not written yet.
+struct Prepared {
+    stub: stub::Stub,
+    jump: [u8; 5],
+    edits: Vec<Edit>,
+    /// From the first to the last byte that it concerns.
+    span: Range<u64>,
 }
 
 /// What the lock guards.
@@ -207,17 +230,33 @@ impl PatchTable {
         kernel_syscall_entry: u64,
     ) -> Result<PatchTable, TableError> {
         let begin = stub_area as u64;
-        let len = len as u64;
-        let stubs = match begin.checked_add(len) {
-            Some(end) if len >= LEAST_AREA && begin != 0 => begin..end,
-            _ => {
-                return Err(TableError::StubArea {
-                    begin,
-                    len,
-                    least: LEAST_AREA,
-                });
-            }
-        };
+        let stubs = begin..begin.saturating_add(len as u64);
+        // SAFETY: the contract of this function includes that of `Mapped::new`, for the two ranges that `CodeMemory` asks it for.
+        let access = unsafe { Mapped::new() };
+        PatchTable::with_access(stubs, code, kernel_syscall_entry, Box::new(access))
+    }
+
+    /// The same for memory that `access` reads and writes, which may fail at any time.
+    ///
+    /// During [`PatchTable::patch`] and [`PatchTable::forget`] no other processor may execute what is in `code` or in `stubs`.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`].
+    pub fn with_access(
+        stubs: Range<u64>,
+        code: Range<u64>,
+        kernel_syscall_entry: u64,
+        access: Box<dyn CodeAccess>,
+    ) -> Result<PatchTable, TableError> {
+        let len = stubs.end.saturating_sub(stubs.start);
+        if len < LEAST_AREA || stubs.start == 0 || stubs.end == u64::MAX {
+            return Err(TableError::StubArea {
+                begin: stubs.start,
+                len,
+                least: LEAST_AREA,
+            });
+        }
         let overlap = code.start < stubs.end && stubs.start < code.end;
         if code.start > code.end || overlap {
             return Err(TableError::CodeRange {
@@ -226,8 +265,7 @@ impl PatchTable {
             });
         }
         Ok(PatchTable {
-            // SAFETY: the contract of this function includes that of `CodeMemory::new`.
-            memory: unsafe { CodeMemory::new(code, stubs.clone()) },
+            memory: CodeMemory::new(code, stubs.clone(), access),
             kernel: kernel_syscall_entry,
             landings: Landings::default(),
             landed: AtomicU64::new(0),
@@ -243,6 +281,11 @@ impl PatchTable {
                 stats: Stats::default(),
             }),
         })
+    }
+
+    /// Whether patches of this table are at `address`, in programs or as stubs.
+    pub fn concerns(&self, address: u64) -> bool {
+        self.memory.contains(address, 0)
     }
 
     /// Patches the system call instruction which ends at `ip_after_syscall`, and which a program just executed.
@@ -284,7 +327,9 @@ impl PatchTable {
                 if state.refused.len() >= MOST_REFUSALS {
                     state.refused.clear();
                 }
-                if let Some(bytes) = fingerprint {
+                if let Some(bytes) = fingerprint
+                    && !matches!(why, PatchError::Absent { .. })
+                {
                     state.refused.insert(site, (why, bytes));
                 }
             }
@@ -294,6 +339,9 @@ impl PatchTable {
 
     fn patch_site(&self, state: &mut State, site: u64) -> Result<PatchKind, PatchError> {
         let wide = Surroundings::range(site, plan::WIDE, self.memory.code());
+        if let Some(kind) = self.apply_again(state, site) {
+            return Ok(kind);
+        }
         self.drop_overwritten(state, &wide);
 
         let existing = state.in_place.get(&site).copied();
@@ -338,6 +386,7 @@ impl PatchTable {
                     }
                     Err(NoPlace::Full) => why = PatchError::AreaFull { ip },
                     Err(NoPlace::Unsuitable) => {}
+                    Err(NoPlace::Absent) => return Err(PatchError::Absent { ip }),
                 }
             }
         }
@@ -357,28 +406,24 @@ impl PatchTable {
             .area
             .take(len, plan.jump_at.wrapping_add(JUMP), plan.guarded())?;
         let written = self.write(state, plan, place.clone());
-        if written.is_none() {
+        if written.is_err() {
             state.area.give_back(&place);
         }
-        written.ok_or(NoPlace::Unsuitable)
+        written
     }
 
-    /// Writes stub and jump to `place`; `None`, with the program unchanged, when that cannot be done.
-    fn write(&self, state: &mut State, plan: &Plan, place: Range<u64>) -> Option<()> {
-        let stub = stub::assemble(plan, place.start, self.kernel)?;
-        let jump = stub::jump(plan.jump_at, place.start)?;
-        let mut edits = vec![self.edit(plan.jump_at, &jump)?];
+    /// Writes stub and jump to `place`; an error, with the program unchanged, when that cannot be done.
+    fn write(&self, state: &mut State, plan: &Plan, place: Range<u64>) -> Result<(), NoPlace> {
+        let prepared = self.prepare(plan, place.start).ok_or(NoPlace::Unsuitable)?;
+        let Prepared {
+            stub,
+            jump,
+            edits,
+            span,
+        } = prepared;
         let displaced = plan.displaced();
-        let mut span = plan.jump_at.min(plan.site)..plan.end.max(plan.after());
-        if plan.kind == PatchKind::Cave {
-            let to_cave = i8::try_from(displacement(plan.after(), plan.jump_at)?).ok()?;
-            edits.push(self.edit(plan.site, &[0xeb, to_cave as u8])?);
-        }
-        if let Some(last) = plan.tail.last() {
-            span.end = span.end.max(last.end());
-        }
         if !self.memory.write(place.start, &stub.code) {
-            return None;
+            return Err(NoPlace::Absent);
         }
 
         let inner: BTreeSet<u64> = plan.inner().collect();
@@ -390,12 +435,17 @@ impl PatchTable {
             };
             if inner.contains(address) && !self.landings.insert(*address, &landing) {
                 self.remove_landings(&stub.to_patched);
-                return None;
+                return Err(NoPlace::Unsuitable);
             }
         }
-        for edit in &edits {
-            // `Self::edit` read the old bytes from there, so this is inside the code range.
-            let _ = self.memory.write(edit.at, edit.new_bytes());
+        for (done, edit) in edits.iter().enumerate() {
+            if !self.memory.write(edit.at, edit.new_bytes()) {
+                for written in edits.iter().take(done) {
+                    written.undo(&self.memory, &(0..0));
+                }
+                self.remove_landings(&stub.to_patched);
+                return Err(NoPlace::Absent);
+            }
         }
 
         let id = state.next_id;
@@ -422,7 +472,28 @@ impl PatchTable {
             traps: 0,
         };
         state.patches.insert(id, patch);
-        Some(())
+        Ok(())
+    }
+
+    /// What is to be written for a stub at `begin`; `None` when that place does not do.
+    fn prepare(&self, plan: &Plan, begin: u64) -> Option<Prepared> {
+        let stub = stub::assemble(plan, begin, self.kernel)?;
+        let jump = stub::jump(plan.jump_at, begin)?;
+        let mut edits = vec![self.edit(plan.jump_at, &jump)?];
+        let mut span = plan.jump_at.min(plan.site)..plan.end.max(plan.after());
+        if plan.kind == PatchKind::Cave {
+            let to_cave = i8::try_from(displacement(plan.after(), plan.jump_at)?).ok()?;
+            edits.push(self.edit(plan.site, &[0xeb, to_cave as u8])?);
+        }
+        if let Some(last) = plan.tail.last() {
+            span.end = span.end.max(last.end());
+        }
+        Some(Prepared {
+            stub,
+            jump,
+            edits,
+            span,
+        })
     }
 
     /// An edit of the bytes at `at`, which are read but not written yet.
@@ -441,10 +512,14 @@ impl PatchTable {
 
     /// Translates a program counter; one which no patch concerns comes back unchanged.
     pub fn translate(&self, ip: u64, direction: Direction) -> u64 {
+        if direction == Direction::Refused {
+            return self.on_invalid_opcode(ip).unwrap_or(ip);
+        }
         let state = self.lock();
         let found = match direction {
             Direction::ToProgram => state.to_program(ip),
             Direction::ToPatched => state.to_patched(ip, &self.memory),
+            Direction::Refused => None,
         };
         found.unwrap_or(ip)
     }
@@ -508,10 +583,16 @@ impl PatchTable {
 
     /// The original code up to `radius` bytes from `site`.
     fn surroundings(&self, state: &State, site: u64, radius: u64) -> Option<Surroundings> {
-        let range = Surroundings::range(site, radius, self.memory.code());
+        let mut range = Surroundings::range(site, radius, self.memory.code());
         let mut bytes = vec![0; range.end.saturating_sub(range.start) as usize];
         if !self.memory.read(range.start, &mut bytes) {
-            return None;
+            // The next page may be absent, or no code's.
+            let page = site / PAGE * PAGE;
+            range = range.start.max(page)..range.end.min(page + PAGE);
+            bytes.truncate(range.end.saturating_sub(range.start) as usize);
+            if !self.memory.read(range.start, &mut bytes) {
+                return None;
+            }
         }
         self.undo_in_copy(state, &range, &mut bytes);
         Some(Surroundings {
@@ -536,6 +617,31 @@ impl PatchTable {
                 }
             }
         }
+    }
+
+    /// Writes the jump of a patch of this site once more where the program is as it was before: another program that is seen at the same
+    /// addresses may have the same code, of which only one copy was patched. `None` when that is not so.
+    fn apply_again(&self, state: &mut State, site: u64) -> Option<PatchKind> {
+        let range = site..site + SYSCALL.len() as u64;
+        let id = state.spanning(&range).into_iter().find(|id| {
+            state.patches.get(id).is_some_and(|patch| {
+                patch.site == site
+                    && !patch.edits.is_empty()
+                    && patch.edits.iter().all(|edit| edit.is_undone(&self.memory))
+            })
+        })?;
+        let patch = state.patches.get(&id)?;
+        for (done, edit) in patch.edits.iter().enumerate() {
+            if !self.memory.write(edit.at, edit.new_bytes()) {
+                for written in patch.edits.iter().take(done) {
+                    written.undo(&self.memory, &(0..0));
+                }
+                return None;
+            }
+        }
+        let kind = patch.kind;
+        state.stats.applied_again += 1;
+        Some(kind)
     }
 
     /// Ends patches in `range` whose bytes are not in memory any more.

@@ -8,7 +8,7 @@
 //! Publishing: nothing, or one range, by [`File::advertise`] and [`File::revoke`]. Attached: to nothing, or to one range, by [`File::attach`].
 //! A range that was taken back stays attached and answers `ESTALE`.
 
-use crate::kernel::{Access, Range};
+use crate::kernel::{Access, Pin, Range};
 use crate::requests::FileStats;
 use crate::{Errno, Kernel, Key, Lock, Monitor, Result, probe};
 
@@ -160,7 +160,7 @@ where
             }
             let id = self
                 .monitor
-                .file_advertise(range.address, range.len, &key, read_only)?;
+                .file_advertise(pin.address(), range.len, &key, read_only)?;
             let publication = Publication {
                 id,
                 key,

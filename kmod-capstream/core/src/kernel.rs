@@ -63,6 +63,10 @@ pub enum Access {
 pub trait Pin {
     /// Whether the address space that it was pinned from still exists.
     fn alive(&self) -> bool;
+
+    /// Where portals and other cVMs find it: the address that its program uses, or one that the kernel keeps for as long as the pin
+    /// lives, whatever becomes of the program's.
+    fn address(&self) -> usize;
 }
 
 /// The kernel around one endpoint.
@@ -105,13 +109,14 @@ pub trait Kernel {
     /// A number for the address space of the calling task; no two live ones have the same, and none has that of a [`Pin`] that still exists.
     fn space(&self) -> usize;
 
-    /// Whether the whole range is mapped in the address space of the calling task, for this kind of access.
-    fn mapped(&self, range: Range, access: Access) -> bool;
+    /// Whether the range, which the calling task pinned earlier, is still mapped for this kind of access, and what is mapped there is
+    /// still what was pinned.
+    fn holds(&self, range: Range, access: Access, pin: &Self::Pin) -> bool;
 
     /// Pins memory of the calling task.
     ///
     /// # Errors
-    /// `EFAULT` when it is not [`Kernel::mapped`], `ENOMEM`.
+    /// `EFAULT` when it is not all mapped for this kind of access, `ENOMEM`.
     fn pin(&self, range: Range, access: Access) -> Result<Self::Pin>;
 
     /// Takes a place for one more queued receive buffer. `ENOBUFS` when all that this kernel may have are taken.

@@ -52,10 +52,10 @@ impl<P: Pin> Pins<P> {
             .position(|pinned| pinned.space == space && pinned.range == range);
         if let Some(position) = known {
             let pinned = self.idle.remove(position);
-            if kernel.mapped(range, Access::Write) {
+            if kernel.holds(range, Access::Write, &pinned.pin) {
                 return Ok(pinned);
             }
-            return Err(Errno::FAULT);
+            // Unmapped, or there is other memory by now.
         }
         self.drop_unmapped(kernel);
         let pin = match kernel.pin(range, Access::Write) {
@@ -89,7 +89,8 @@ impl<P: Pin> Pins<P> {
         let space = kernel.space();
         self.idle.retain(|pinned| {
             pinned.pin.alive()
-                && (pinned.space != space || kernel.mapped(pinned.range, Access::Write))
+                && (pinned.space != space
+                    || kernel.holds(pinned.range, Access::Write, &pinned.pin))
         });
     }
 

@@ -129,7 +129,7 @@ pub struct Claimed {
 pub struct Message {
     /// The buffer's slot.
     pub index: Index,
-    /// The buffer's first byte.
+    /// The buffer's first byte, as portals call it.
     pub address: usize,
     /// Bytes of the message.
     pub len: usize,

@@ -5,7 +5,7 @@
 
 use crate::endpoint::{self, Endpoint, Epoch, Mode, Readiness};
 use crate::inbox::{Counters, Inbox};
-use crate::kernel::{Depth, Event, Range};
+use crate::kernel::{Depth, Event, Pin, Range};
 use crate::monitor::Operation;
 use crate::pins::{Pinned, Pins};
 use crate::requests::{Message, StreamStats};
@@ -279,7 +279,7 @@ where
         // The slot is free by the invariant of the state.
         let ticket = self
             .slots()
-            .post(index, address, len, direct)
+            .post(index, pinned.pin.address(), len, direct)
             .ok_or(Errno::NOBUFS)?;
         *state.own.entry(index) = Some(Buffer {
             pinned,
@@ -316,8 +316,11 @@ where
     /// Frees a filled slot.
     fn finish(&self, state: &mut State<K>, message: slots::Message) -> Message {
         self.slots().release(message.index);
+        let mut address = message.address;
         if let Some(buffer) = state.own.entry(message.index).take() {
             let direct = buffer.direct;
+            // As the program calls it.
+            address = buffer.pinned.range.address;
             state.own.pins.put(buffer.pinned);
             if !direct {
                 self.count_registered(state);
@@ -326,7 +329,7 @@ where
         let sequence = state.own.taken;
         state.own.taken += 1;
         Message {
-            address: message.address as u64,
+            address: address as u64,
             length: message.len as u64,
             sequence,
             sender: message.sender,

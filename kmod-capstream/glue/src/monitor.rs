@@ -4,9 +4,12 @@
 use capstream_abi::{FileInfo, Hostcall, PROBE_NOTIFY};
 use capstream_core::errno::from_return;
 use capstream_core::gate::Gate;
+use capstream_core::kernel::{Access, Range};
 use capstream_core::monitor::{Notify, Operation};
-use capstream_core::{Key, Monitor, Portal, Result, Shared};
+use capstream_core::{Errno, Key, Monitor, Portal, Result, Shared};
 use cty::{c_long, c_ulong};
+
+use crate::user_pages;
 
 extern "C" {
     // By the architecture.
@@ -61,6 +64,32 @@ fn flags(notify: Notify) -> u64 {
     }
 }
 
+/// How often a copy is tried again when memory of the caller was not there: somebody else may need the room meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// Has the monitor access memory of the caller's; where that is not there yet, it is put there, and the access made again.
+fn faulting(
+    address: usize,
+    len: usize,
+    access: Access,
+    mut call: impl FnMut() -> Result<u64>,
+) -> Result<u64> {
+    let mut attempts = 0;
+    loop {
+        let result = call();
+        let Err(Errno::FAULT) = result else {
+            return result;
+        };
+        let Some(range) = Range::new(address, len) else {
+            return result;
+        };
+        attempts += 1;
+        if attempts > ATTEMPTS || !user_pages::fault_in(range, access) {
+            return result;
+        }
+    }
+}
+
 /// The monitor this kernel runs under.
 pub(crate) struct Host;
 
@@ -106,13 +135,15 @@ impl Monitor for Host {
     }
 
     fn call(&self, handle: u64, address: usize, len: usize, operation: Operation) -> Result<u64> {
-        // SAFETY: the message is only read, and a message that cannot be read is an error.
-        unsafe {
-            hostcall(
-                Hostcall::Call,
-                [handle, address as u64, len as u64, operation.number()],
-            )
-        }
+        faulting(address, len, Access::Read, || {
+            // SAFETY: the message is only read, and a message that cannot be read is an error.
+            unsafe {
+                hostcall(
+                    Hostcall::Call,
+                    [handle, address as u64, len as u64, operation.number()],
+                )
+            }
+        })
     }
 
     fn revoke(&self, id: u64) -> Result<()> {
@@ -162,24 +193,28 @@ impl Monitor for Host {
     }
 
     fn file_read(&self, handle: u64, offset: u64, address: usize, len: usize) -> Result<usize> {
-        // SAFETY: the address is a program's, checked by the caller; a fault there is an error.
-        unsafe {
-            hostcall(
-                Hostcall::FileRead,
-                [handle, offset, address as u64, len as u64],
-            )
-        }
+        faulting(address, len, Access::Write, || {
+            // SAFETY: the address is a program's, checked by the caller; a fault there is an error.
+            unsafe {
+                hostcall(
+                    Hostcall::FileRead,
+                    [handle, offset, address as u64, len as u64],
+                )
+            }
+        })
         .map(|done| done as usize)
     }
 
     fn file_write(&self, handle: u64, offset: u64, address: usize, len: usize) -> Result<usize> {
-        // SAFETY: as above, and it is only read.
-        unsafe {
-            hostcall(
-                Hostcall::FileWrite,
-                [handle, offset, address as u64, len as u64],
-            )
-        }
+        faulting(address, len, Access::Read, || {
+            // SAFETY: as above, and it is only read.
+            unsafe {
+                hostcall(
+                    Hostcall::FileWrite,
+                    [handle, offset, address as u64, len as u64],
+                )
+            }
+        })
         .map(|done| done as usize)
     }
 }

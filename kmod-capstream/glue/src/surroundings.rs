@@ -105,8 +105,8 @@ impl Kernel for Surroundings {
         user_pages::space()
     }
 
-    fn mapped(&self, range: Range, access: Access) -> bool {
-        user_pages::mapped(range, access)
+    fn holds(&self, range: Range, access: Access, pin: &UserPages) -> bool {
+        pin.holds(range, access)
     }
 
     fn pin(&self, range: Range, access: Access) -> Result<UserPages> {

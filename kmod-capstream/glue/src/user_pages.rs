@@ -10,7 +10,14 @@ use crate::KINDS;
 
 extern "C" {
     // In user_pages.c.
-    fn capstream_mapped(address: c_ulong, len: c_ulong, write: bool) -> bool;
+    fn capstream_holds(
+        pin: *mut c_void,
+        address: c_ulong,
+        len: c_ulong,
+        write: bool,
+    ) -> bool;
+    fn capstream_pin_address(pin: *const c_void) -> c_ulong;
+    fn capstream_fault_in(address: c_ulong, len: c_ulong, write: bool) -> bool;
     fn capstream_pin(address: c_ulong, len: c_ulong, write: bool) -> *mut c_void;
     fn capstream_unpin(pin: *mut c_void);
     fn capstream_pin_alive(pin: *const c_void) -> bool;
@@ -69,6 +76,19 @@ impl UserPages {
         }
     }
 
+    /// Whether this is still what is mapped at the range of the calling task, for this access.
+    pub(crate) fn holds(&self, range: Range, access: Access) -> bool {
+        // SAFETY: by the invariant; a range is not empty and does not wrap; called by a task.
+        unsafe {
+            capstream_holds(
+                self.pin.as_ptr(),
+                range.address as c_ulong,
+                range.len as c_ulong,
+                access == Access::Write,
+            )
+        }
+    }
+
     /// Copies the first `len` bytes to memory of the calling task. `EFAULT`.
     pub(crate) fn copy_out(&self, to: usize, len: usize) -> Result<()> {
         if len > self.len {
@@ -89,6 +109,11 @@ impl capstream_core::Pin for UserPages {
         // SAFETY: by the invariant.
         unsafe { capstream_pin_alive(self.pin.as_ptr()) }
     }
+
+    fn address(&self) -> usize {
+        // SAFETY: by the invariant.
+        unsafe { capstream_pin_address(self.pin.as_ptr()) as usize }
+    }
 }
 
 impl Drop for UserPages {
@@ -98,11 +123,12 @@ impl Drop for UserPages {
     }
 }
 
-/// Whether the range is memory of the calling task, mapped for this access.
-pub(crate) fn mapped(range: Range, access: Access) -> bool {
+/// Has the range of the calling task's memory there, as far as this access goes; false when that cannot be, or is not needed. For
+/// accesses of the monitor, which cannot wait for a fault of the program's.
+pub(crate) fn fault_in(range: Range, access: Access) -> bool {
     // SAFETY: a range is not empty and does not wrap; called by a task.
     unsafe {
-        capstream_mapped(
+        capstream_fault_in(
             range.address as c_ulong,
             range.len as c_ulong,
             access == Access::Write,

@@ -115,3 +115,15 @@ fn console_input() {
         outcome.printed()
     );
 }
+
+/// What needs a kernel that gives programs virtual memory.
+mod needs_virtual_memory {
+    use super::runs;
+
+    programs! {
+        /// Mappings, protection, reservations, files, copies for children, stacks.
+        address_space "/ld.so /tests/address_space" 75;
+        /// The same in a static executable.
+        address_space_static "/static/tests/address_space" 75;
+    }
+}

@@ -4,7 +4,7 @@
 
 use capstream_abi::vcpu::{TrapFrame, VcpuPage};
 use capstream_abi::{
-    BootInfo, FileInfo, GuestEntries, Hostcall, TrapKind, boot, irq, power_off, riscv64, x86_64,
+    BootInfo, FileInfo, GuestEntries, Hostcall, TrapKind, Window, boot, irq, page_access, power_off, riscv64, x86_64,
 };
 use core::mem::{offset_of, size_of};
 use std::io::{self, Write};
@@ -90,6 +90,10 @@ fn header<R>(own: &[(&str, u64)]) -> io::Result<()> {
             "LKL_TRANSLATE_TO_PATCHED",
             capstream_abi::TRANSLATE_TO_PATCHED,
         ),
+        ("LKL_TRANSLATE_REFUSED", capstream_abi::TRANSLATE_REFUSED),
+        ("LKL_PAGE_READ", page_access::READ),
+        ("LKL_PAGE_WRITE", page_access::WRITE),
+        ("LKL_PAGE_EXECUTE", page_access::EXECUTE),
         ("LKL_COMMAND_LINE_SIZE", boot::COMMAND_LINE),
         ("LKL_MMIO_STRIDE", boot::MMIO_STRIDE),
         ("LKL_VIRTIO_MAX", boot::VIRTIO_MAX as u64),
@@ -167,6 +171,15 @@ fn header<R>(own: &[(&str, u64)]) -> io::Result<()> {
         out,
         "_Static_assert(sizeof(struct lkl_file_info) == {}, \"file info\");",
         size_of::<FileInfo>()
+    )?;
+    writeln!(
+        out,
+        "struct lkl_window {{\n\tunsigned long begin, end;\n}};"
+    )?;
+    writeln!(
+        out,
+        "_Static_assert(sizeof(struct lkl_window) == {}, \"window\");",
+        size_of::<Window>()
     )?;
     writeln!(out, "#endif /* __ASSEMBLY__ */\n#endif")?;
     out.flush()

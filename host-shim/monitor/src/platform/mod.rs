@@ -90,6 +90,11 @@ pub enum PlatformError {
         /// Bytes asked for.
         size: u64,
     },
+    /// No virtual memory.
+    #[error(
+        "there is no virtual memory for programs on this platform; use the runtime image that was built for it"
+    )]
+    NoWindow,
     /// More vCPUs than the platform can have.
     #[error("there are {max} vCPUs already; start fewer cVMs")]
     TooManyVcpus {
@@ -140,6 +145,18 @@ impl Protection {
         write: false,
         execute: false,
     };
+
+    /// The same for `mmap` and `mprotect`.
+    pub(crate) fn flags(self) -> i32 {
+        [
+            (self.read, libc::PROT_READ),
+            (self.write, libc::PROT_WRITE),
+            (self.execute, libc::PROT_EXEC),
+        ]
+        .into_iter()
+        .filter(|(allowed, _)| *allowed)
+        .fold(libc::PROT_NONE, |flags, (_, flag)| flags | flag)
+    }
 }
 
 /// A way to run cVMs.
@@ -243,6 +260,54 @@ pub trait AddressSpace: Send + Sync {
     ///
     /// [`PlatformError::Host`].
     fn discard(&self, address: u64, len: u64) -> Result<(), PlatformError>;
+
+    /// Makes `memory`, pages of the range that hold nothing, such that they can be mapped a second time, in a window for which
+    /// addresses are reserved. Once.
+    ///
+    /// # Errors
+    ///
+    /// [`PlatformError::NoWindow`] where the platform has none, [`PlatformError::RangeUnusable`] when there is one already,
+    /// [`PlatformError::NoRoom`], [`PlatformError::Host`].
+    fn open_window(&self, memory: Range<u64>) -> Result<Range<u64>, PlatformError> {
+        let _ = memory;
+        Err(PlatformError::NoWindow)
+    }
+
+    /// Reserves these addresses for the window, too. Once.
+    ///
+    /// # Errors
+    ///
+    /// [`PlatformError::NoWindow`], [`PlatformError::RangeTaken`], [`PlatformError::RangeUnusable`], [`PlatformError::Host`].
+    fn extend_window(&self, range: Range<u64>) -> Result<(), PlatformError> {
+        let _ = range;
+        Err(PlatformError::NoWindow)
+    }
+
+    /// Maps pages of the memory from `physical` on at `address` in the window.
+    ///
+    /// # Errors
+    ///
+    /// [`PlatformError::NoWindow`], [`PlatformError::RangeUnusable`] when the window or the memory does not have these pages, [`PlatformError::Host`].
+    fn map_page(
+        &self,
+        address: u64,
+        physical: u64,
+        len: u64,
+        protection: Protection,
+    ) -> Result<(), PlatformError> {
+        let _ = (address, physical, len, protection);
+        Err(PlatformError::NoWindow)
+    }
+
+    /// Takes away what was mapped at `[address, address + len)` in the window.
+    ///
+    /// # Errors
+    ///
+    /// As [`AddressSpace::map_page`].
+    fn unmap_page(&self, address: u64, len: u64) -> Result<(), PlatformError> {
+        let _ = (address, len);
+        Err(PlatformError::NoWindow)
+    }
 
     /// Where the monitor's own devices find `address`.
     fn host_pointer(&self, address: u64) -> *mut u8;
@@ -385,6 +450,10 @@ pub trait Processor {
     /// To be called once. From now on system call instructions in `code` can be patched to jump to `entry`, by stubs in the `stubs_len` bytes at
     /// `stubs`. Returns whether it is so.
     fn set_patches(&self, stubs: u64, stubs_len: u64, code: Range<u64>, entry: u64) -> bool;
+
+    /// The same for addresses in the cVM's window, where pages come and go: stubs are behind `code`, as many bytes as `stubs_at` has, where they are
+    /// written. Returns whether it is so.
+    fn add_patches(&self, code: Range<u64>, stubs_at: Range<u64>) -> bool;
 
     /// Runs `work` with everything the monitor has, as in [`Hostcalls::full`]; for what [`Hostcalls::light`] seldom does, and not on behalf
     /// of a portal.

@@ -54,6 +54,10 @@ impl capstream_core::Pin for HostPin {
     fn alive(&self) -> bool {
         self.program.load(Ordering::SeqCst)
     }
+
+    fn address(&self) -> usize {
+        self.address
+    }
 }
 
 impl Drop for HostPin {
@@ -176,6 +180,13 @@ impl Cvm {
     }
 }
 
+impl Cvm {
+    fn is_mapped(&self, range: Range) -> bool {
+        let unmapped = self.unmapped.lock().unwrap();
+        !unmapped.iter().any(|other| other.overlaps(range))
+    }
+}
+
 impl Kernel for Cvm {
     type Pin = HostPin;
     type Place = HostPlace;
@@ -252,13 +263,12 @@ impl Kernel for Cvm {
         self.space.load(Ordering::SeqCst)
     }
 
-    fn mapped(&self, range: Range, _access: Access) -> bool {
-        let unmapped = self.unmapped.lock().unwrap();
-        !unmapped.iter().any(|other| other.overlaps(range))
+    fn holds(&self, range: Range, _access: Access, _pin: &HostPin) -> bool {
+        self.is_mapped(range)
     }
 
-    fn pin(&self, range: Range, access: Access) -> Result<HostPin> {
-        if !self.mapped(range, access) {
+    fn pin(&self, range: Range, _access: Access) -> Result<HostPin> {
+        if !self.is_mapped(range) {
             return Err(Errno::FAULT);
         }
         self.pins.fetch_add(1, Ordering::SeqCst);
@@ -270,7 +280,7 @@ impl Kernel for Cvm {
     }
 
     fn copy_out(&self, from: &HostPin, to: usize, len: usize) -> Result<()> {
-        if len > 0 && !self.mapped(Range::new(to, len).unwrap(), Access::Write) {
+        if len > 0 && !self.is_mapped(Range::new(to, len).unwrap()) {
             return Err(Errno::FAULT);
         }
         // SAFETY: tests pass buffers that live as long as the endpoint has them.

@@ -95,6 +95,10 @@ impl Processor for Running<'_> {
 
     fn forget_code(&self, _begin: u64, _end: u64) {}
 
+    fn add_patches(&self, _code: Range<u64>, _stubs_at: Range<u64>) -> bool {
+        false
+    }
+
     fn set_patches(&self, _stubs: u64, _stubs_len: u64, _code: Range<u64>, _entry: u64) -> bool {
         false
     }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Memory of cVMs whose code the host's processor runs.
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use super::host::ADDRESS_END;
 use super::trampoline::capstream_copy;
+use super::window::Window;
 use crate::platform::host_range::HostRange;
 use crate::platform::{AddressSpace, Addressing, Fault, Placement, PlatformError, Protection};
 
@@ -11,10 +15,13 @@ const MARGIN: u64 = 16 << 30;
 /// What a range allows at first.
 const ALL: i32 = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
 
-/// The range of one cVM.
+/// The range of one cVM, and the window of its programs when its kernel has asked for one.
 #[derive(Debug)]
 pub struct NativeSpace {
     range: HostRange,
+    /// Below this, addresses can be a cVM's.
+    limit: u64,
+    window: OnceLock<Window>,
 }
 
 impl NativeSpace {
@@ -30,7 +37,15 @@ impl NativeSpace {
     ) -> Result<NativeSpace, PlatformError> {
         let limit = code_begin.min(ADDRESS_END).saturating_sub(MARGIN);
         let range = HostRange::reserve(placement, len, limit, ALL)?;
-        Ok(NativeSpace { range })
+        Ok(NativeSpace {
+            range,
+            limit,
+            window: OnceLock::new(),
+        })
+    }
+
+    fn open(&self) -> Result<&Window, PlatformError> {
+        self.window.get().ok_or_else(|| self.range.outside(0, 0))
     }
 }
 
@@ -75,14 +90,7 @@ impl AddressSpace for NativeSpace {
         if !self.range.contains(address, len) {
             return Err(self.range.outside(address, len));
         }
-        let flags = [
-            (protection.read, libc::PROT_READ),
-            (protection.write, libc::PROT_WRITE),
-            (protection.execute, libc::PROT_EXEC),
-        ]
-        .into_iter()
-        .filter(|(allowed, _)| *allowed)
-        .fold(libc::PROT_NONE, |flags, (_, flag)| flags | flag);
+        let flags = protection.flags();
         // SAFETY: changes pages of this range, which belongs to the cVM.
         if unsafe { libc::mprotect(address as *mut libc::c_void, len as usize, flags) } != 0 {
             return Err(self.range.host_error("mprotect", address, len));
@@ -91,7 +99,45 @@ impl AddressSpace for NativeSpace {
     }
 
     fn discard(&self, address: u64, len: u64) -> Result<(), PlatformError> {
-        self.range.discard(address, len)
+        match self.window.get() {
+            Some(window)
+                if address >= window.memory().start
+                    && address.saturating_add(len) <= window.memory().end =>
+            {
+                window.discard(address, len)
+            }
+            _ => self.range.discard(address, len),
+        }
+    }
+
+    fn open_window(&self, memory: Range<u64>) -> Result<Range<u64>, PlatformError> {
+        if self.window.get().is_some()
+            || !self
+                .range
+                .contains(memory.start, memory.end.saturating_sub(memory.start))
+        {
+            return Err(self.range.outside(memory.start, 0));
+        }
+        let window = Window::open(memory, self.limit)?;
+        Ok(self.window.get_or_init(|| window).range())
+    }
+
+    fn extend_window(&self, range: Range<u64>) -> Result<(), PlatformError> {
+        self.open()?.extend(range, self.limit)
+    }
+
+    fn map_page(
+        &self,
+        address: u64,
+        physical: u64,
+        len: u64,
+        protection: Protection,
+    ) -> Result<(), PlatformError> {
+        self.open()?.map(address, physical, len, protection)
+    }
+
+    fn unmap_page(&self, address: u64, len: u64) -> Result<(), PlatformError> {
+        self.open()?.unmap(address, len)
     }
 
     fn host_pointer(&self, address: u64) -> *mut u8 {

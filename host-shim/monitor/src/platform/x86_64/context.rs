@@ -115,6 +115,8 @@ pub struct Own {
     pub timers: [Option<i32>; TIMERS],
     /// The patches in the cVM's programs, from the moment that its kernel can take system calls until it is left.
     pub patches: Option<PatchTable>,
+    /// The patches in programs that are seen through a window. Handlers do not use them: what they would read may not be there.
+    pub window_patches: Vec<PatchTable>,
     /// What a portal that was left did.
     pub portal_fault: Option<FaultReport>,
     /// Why the cVM is left.

@@ -35,6 +35,7 @@ mod thunk;
 mod timer;
 mod trampoline;
 mod vcpu;
+mod window;
 
 pub use address_space::copy;
 

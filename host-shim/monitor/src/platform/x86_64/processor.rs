@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use capstream_abi::GuestEntries;
-use capstream_syscall_patch::{Direction, PatchTable};
+use capstream_syscall_patch::{CodeAccess, Direction, PatchTable};
 
 use super::context::{ATTENTION_ABANDON, ATTENTION_KILL, Context, Leaving, Own};
 use super::trampoline::{capstream_call_portal, capstream_with_host_fs, capstream_with_host_state};
@@ -25,9 +25,19 @@ impl Native<'_> {
         self.context.own.get()
     }
 
-    fn patches(&self) -> Option<&PatchTable> {
+    /// The patches in programs at `address`.
+    fn patches(&self, address: u64) -> Option<&PatchTable> {
         // SAFETY: only this thread uses `own`; the patches are set once, before anybody asks for them.
-        unsafe { (*self.own()).patches.as_ref() }
+        let all = unsafe { (*self.own()).patches.as_ref() };
+        self.window_patches()
+            .iter()
+            .chain(all)
+            .find(|patches| patches.concerns(address))
+    }
+
+    fn window_patches(&self) -> &[PatchTable] {
+        // SAFETY: only this thread uses `own`, and not while `add_patches` changes it.
+        unsafe { &(*self.own()).window_patches }
     }
 
     fn timer(&self, id: u64) -> Option<i32> {
@@ -35,6 +45,38 @@ impl Native<'_> {
         // SAFETY: only this thread uses `own`, and no handler changes the timers.
         let timers = unsafe { &(*self.own()).timers };
         timers.get(id).copied().flatten()
+    }
+}
+
+/// Memory of programs that are seen through a window: whether it is there, only an attempt can tell. Whoever makes a table with it has
+/// checked that all of its addresses are the cVM's.
+#[derive(Debug)]
+struct WindowAccess {
+    /// Where stubs are executed.
+    stubs: core::ops::Range<u64>,
+    /// Where they are written.
+    stubs_at: u64,
+}
+
+impl WindowAccess {
+    fn place(&self, address: u64) -> u64 {
+        if self.stubs.contains(&address) {
+            address - self.stubs.start + self.stubs_at
+        } else {
+            address
+        }
+    }
+}
+
+impl CodeAccess for WindowAccess {
+    fn read(&self, address: u64, to: &mut [u8]) -> bool {
+        let place = self.place(address);
+        address_space::copy(to.as_mut_ptr() as u64, place, to.len() as u64).is_ok()
+    }
+
+    fn write(&self, address: u64, from: &[u8]) -> bool {
+        let place = self.place(address);
+        address_space::copy(place, from.as_ptr() as u64, from.len() as u64).is_ok()
     }
 }
 
@@ -211,7 +253,7 @@ impl Processor for Native<'_> {
     }
 
     fn patch_syscall(&self, ip: u64) -> i64 {
-        match self.patches() {
+        match self.patches(ip) {
             Some(patches) => match patches.patch(ip) {
                 Ok(_) => 0,
                 Err(error) => {
@@ -227,13 +269,42 @@ impl Processor for Native<'_> {
         let Some(direction) = Direction::from_number(direction) else {
             return -i64::from(libc::EINVAL);
         };
-        self.patches()
+        self.patches(ip)
             .map_or(ip, |patches| patches.translate(ip, direction)) as i64
     }
 
     fn forget_code(&self, begin: u64, end: u64) {
-        if let Some(patches) = self.patches() {
+        if let Some(patches) = self.patches(begin) {
             patches.forget(begin, end);
+        }
+    }
+
+    fn add_patches(&self, code: core::ops::Range<u64>, stubs_at: core::ops::Range<u64>) -> bool {
+        // SAFETY: only this thread uses `own`, and the entries do not change once they are set.
+        let Some(entries) = (unsafe { (*self.own()).entries }) else {
+            return false;
+        };
+        let Some(stubs_end) = code
+            .end
+            .checked_add(stubs_at.end.saturating_sub(stubs_at.start))
+        else {
+            return false;
+        };
+        let stubs = code.end..stubs_end;
+        let access = WindowAccess {
+            stubs: stubs.clone(),
+            stubs_at: stubs_at.start,
+        };
+        match PatchTable::with_access(stubs, code, entries.syscall, Box::new(access)) {
+            Ok(table) => {
+                // SAFETY: only this thread uses `own`, nobody has a reference to these, and handlers do not use them.
+                unsafe { &mut (*self.own()).window_patches }.push(table);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "system calls of programs will not be patched, so they are slow");
+                false
+            }
         }
     }
 

@@ -76,6 +76,7 @@ impl NativeVcpu {
             in_full: false,
             timers: [None; TIMERS],
             patches: None,
+            window_patches: Vec::new(),
             portal_fault: None,
             leaving: Leaving::Killed,
             polling: platform.polling(),
@@ -250,6 +251,7 @@ impl Vcpu for NativeVcpu {
             let own = self.context.own.get();
             // Others may keep the context for long, and the memory that was patched goes.
             (*own).patches = None;
+            (*own).window_patches = Vec::new();
             (*own).leaving
         };
         drop(prepared);
