@@ -972,7 +972,9 @@ impl CvmCalls {
         let Layout {
             ram_begin, ram_end, ..
         } = self.parts.layout;
-        let memory = self.authority.check_load_store(ram_begin, ram_end - ram_begin)?;
+        let memory = self
+            .authority
+            .check_load_store(ram_begin, ram_end - ram_begin)?;
         let window = self
             .parts
             .space

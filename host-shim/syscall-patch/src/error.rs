@@ -54,7 +54,9 @@ pub enum PatchError {
         ip: u64,
     },
     /// A page that the patch concerns is not there at the moment.
-    #[error("memory around the system call that ends at {ip:#x} cannot be accessed now; it may be patched later")]
+    #[error(
+        "memory around the system call that ends at {ip:#x} cannot be accessed now; it may be patched later"
+    )]
     Absent {
         /// The address after the instruction.
         ip: u64,

@@ -89,8 +89,7 @@ impl<P: Pin> Pins<P> {
         let space = kernel.space();
         self.idle.retain(|pinned| {
             pinned.pin.alive()
-                && (pinned.space != space
-                    || kernel.holds(pinned.range, Access::Write, &pinned.pin))
+                && (pinned.space != space || kernel.holds(pinned.range, Access::Write, &pinned.pin))
         });
     }
 

@@ -4,7 +4,8 @@
 
 use capstream_abi::vcpu::{TrapFrame, VcpuPage};
 use capstream_abi::{
-    BootInfo, FileInfo, GuestEntries, Hostcall, TrapKind, Window, boot, irq, page_access, power_off, riscv64, x86_64,
+    BootInfo, FileInfo, GuestEntries, Hostcall, TrapKind, Window, boot, irq, page_access,
+    power_off, riscv64, x86_64,
 };
 use core::mem::{offset_of, size_of};
 use std::io::{self, Write};

@@ -174,7 +174,11 @@ impl Window {
     pub fn discard(&self, address: u64, len: u64) -> Result<(), PlatformError> {
         // SAFETY: changes pages of the memory, which belongs to the cVM.
         let result = unsafe {
-            libc::madvise(address as *mut libc::c_void, len as usize, libc::MADV_REMOVE)
+            libc::madvise(
+                address as *mut libc::c_void,
+                len as usize,
+                libc::MADV_REMOVE,
+            )
         };
         if result != 0 {
             return Err(self.range.host_error("madvise", address, len));
