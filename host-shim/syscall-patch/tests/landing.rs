@@ -201,11 +201,12 @@ fn other_invalid_opcodes_are_left_alone() {
     // The program wrote other code there.
     arena.write(begin + 2, &[0x90, 0x90, 0x06, 0x90, 0x90]);
     assert_eq!(table.on_invalid_opcode(begin + 4), None);
-    // And the same again, which is patched again.
+    // And the same again, to which the patch is applied again.
     arena.write(begin, &code);
     assert_eq!(table.patch(begin + 4), Ok(PatchKind::Following));
     assert!(table.on_invalid_opcode(begin + 4).is_some());
-    assert_eq!(table.stats().overwritten, 1);
+    assert_eq!(table.stats().applied_again, 1);
+    assert_eq!(table.stats().overwritten, 0);
     table.forget(begin, begin + 8);
     assert_eq!(table.on_invalid_opcode(begin + 4), None);
 }
