@@ -10,12 +10,7 @@ use crate::KINDS;
 
 extern "C" {
     // In user_pages.c.
-    fn capstream_holds(
-        pin: *mut c_void,
-        address: c_ulong,
-        len: c_ulong,
-        write: bool,
-    ) -> bool;
+    fn capstream_holds(pin: *mut c_void, address: c_ulong, len: c_ulong, write: bool) -> bool;
     fn capstream_pin_address(pin: *const c_void) -> c_ulong;
     fn capstream_fault_in(address: c_ulong, len: c_ulong, write: bool) -> bool;
     fn capstream_pin(address: c_ulong, len: c_ulong, write: bool) -> *mut c_void;

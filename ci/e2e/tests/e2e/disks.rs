@@ -144,12 +144,10 @@ fn no_room_on_the_host() {
     let count = runs::volume(500);
     let outcome = runs::run(
         &Deployment::new("no_room_on_the_host")
-            .cvm(Cvm::new("writer", "/ld.so /tests/disk write-until-error"))
-            .cvm(Cvm::new(
-                "worker",
-                &format!("/ld.so /app/cap_stream 2 {count}"),
-            ))
-            .file_limit(20 << 20),
+            // Their memory is a file, too: it has to be below the limit.
+            .cvm(Cvm::new("writer", "/ld.so /tests/disk write-until-error").memory(32))
+            .cvm(Cvm::new("worker", &format!("/ld.so /app/cap_stream 2 {count}")).memory(32))
+            .file_limit(28 << 20),
     );
     let printed = outcome.printed();
     runs::assert_checks(outcome.output_of("writer"), 1, &printed);

@@ -16,7 +16,26 @@ const STEP: u64 = 2 << 20;
 const FIRST: u64 = 0x10_0000_0000;
 /// Below this nothing is mapped.
 const LOWEST: u64 = 0x1_0000;
-static NEXT: AtomicU64 = AtomicU64::new(FIRST);
+/// The same for what is large.
+const FIRST_HIGH: u64 = 0x2000_0000_0000;
+
+/// Where the next range is looked for.
+struct Search {
+    first: u64,
+    next: AtomicU64,
+}
+
+impl Search {
+    const fn new(first: u64) -> Search {
+        Search {
+            first,
+            next: AtomicU64::new(first),
+        }
+    }
+}
+
+static ANYWHERE: Search = Search::new(FIRST);
+static HIGH: Search = Search::new(FIRST_HIGH);
 
 /// A range of memory. It is given back when this is dropped.
 #[derive(Debug)]
@@ -110,7 +129,8 @@ impl HostRange {
                     }
                 }
             }
-            Placement::Anywhere => HostRange::anywhere(len, limit, protection)?,
+            Placement::Anywhere => HostRange::anywhere(&ANYWHERE, len, limit, protection)?,
+            Placement::AnywhereHigh => HostRange::anywhere(&HIGH, len, limit, protection)?,
         };
         // SAFETY: advice about the range that was mapped just now.
         unsafe {
@@ -123,7 +143,12 @@ impl HostRange {
         Ok(space)
     }
 
-    fn anywhere(len: u64, limit: u64, protection: i32) -> Result<HostRange, PlatformError> {
+    fn anywhere(
+        search: &Search,
+        len: u64,
+        limit: u64,
+        protection: i32,
+    ) -> Result<HostRange, PlatformError> {
         let no_room = PlatformError::NoRoom { size: len };
         // One page at least stays free between two ranges.
         let Some(stride) = len
@@ -134,14 +159,14 @@ impl HostRange {
         };
         let mut wrapped = false;
         loop {
-            let begin = NEXT.fetch_add(stride, Ordering::Relaxed);
+            let begin = search.next.fetch_add(stride, Ordering::Relaxed);
             if begin.checked_add(len).is_none_or(|end| end > limit) {
                 if wrapped {
                     return Err(no_room);
                 }
                 // Ranges that ended meanwhile left room.
                 wrapped = true;
-                NEXT.store(FIRST, Ordering::Relaxed);
+                search.next.store(search.first, Ordering::Relaxed);
                 continue;
             }
             if let Mapped::Yes = map_at(begin, len, protection)? {

@@ -123,6 +123,8 @@ pub struct Fault;
 pub enum Placement {
     /// Wherever there is room.
     Anywhere,
+    /// Wherever there is room above what is usually asked for by address; for what is large.
+    AnywhereHigh,
     /// From this address on.
     At(u64),
 }

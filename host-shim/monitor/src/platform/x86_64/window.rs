@@ -8,12 +8,36 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::platform::host_range::HostRange;
 use crate::platform::{Placement, PlatformError, Protection};
 
 /// Bytes of a window. A number that leaves room for a hundred of them.
 const SIZE: u64 = 512 << 30;
+/// Programs that are linked at an address have it below this.
+const LOW_END: u64 = 1 << 30;
+/// The host's limit to the mappings of a process, where it does not say.
+const USUAL_MAPPINGS: u64 = 65530;
+/// How many of them are left to the monitor itself.
+const OWN_MAPPINGS: u64 = 8192;
+/// By how many one call can increase their number: it replaces the middle of one.
+const MAPPINGS_OF_A_CALL: u64 = 2;
+
+/// How many windows there are: they share the host's limit.
+static WINDOWS: AtomicU64 = AtomicU64::new(0);
+
+/// How many mappings all windows can have together.
+fn most_mappings() -> u64 {
+    static MOST: OnceLock<u64> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let most = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(USUAL_MAPPINGS);
+        most.saturating_sub(OWN_MAPPINGS).max(OWN_MAPPINGS / 2)
+    })
+}
 
 /// The window of one cVM, and the memory that is seen through it.
 #[derive(Debug)]
@@ -21,6 +45,8 @@ pub struct Window {
     range: HostRange,
     /// What else belongs to it.
     extension: OnceLock<HostRange>,
+    /// How many mappings it has, at most, since programs saw nothing in it.
+    mappings: AtomicU64,
     memory: Range<u64>,
     file: File,
 }
@@ -46,7 +72,7 @@ impl Window {
             what: what(),
             source,
         })?;
-        let range = HostRange::reserve(Placement::Anywhere, SIZE, limit, libc::PROT_NONE)?;
+        let range = HostRange::reserve(Placement::AnywhereHigh, SIZE, limit, libc::PROT_NONE)?;
         // SAFETY: these are pages of the cVM's range, as the caller says, and its code is not running.
         let mapped = unsafe {
             libc::mmap(
@@ -61,9 +87,11 @@ impl Window {
         if mapped == libc::MAP_FAILED {
             return Err(PlatformError::host("mmap", what()));
         }
+        WINDOWS.fetch_add(1, Ordering::Relaxed);
         Ok(Window {
             range,
             extension: OnceLock::new(),
+            mappings: AtomicU64::new(0),
             memory,
             file,
         })
@@ -76,7 +104,7 @@ impl Window {
     /// [`PlatformError`].
     pub fn extend(&self, range: Range<u64>, limit: u64) -> Result<(), PlatformError> {
         let len = range.end.saturating_sub(range.start);
-        if self.extension.get().is_some() {
+        if self.extension.get().is_some() || range.end > LOW_END {
             return Err(self.range.outside(range.start, len));
         }
         let extension =
@@ -108,7 +136,8 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// [`PlatformError::RangeUnusable`] when one of the ranges is not the cVM's, [`PlatformError::Host`].
+    /// [`PlatformError::RangeUnusable`] when one of the ranges is not the cVM's, [`PlatformError::Host`]; with `ENOMEM` when the window has its share
+    /// of the mappings that the host allows: those of a window that was unmapped in a large part do not count any more.
     pub fn map(
         &self,
         address: u64,
@@ -123,6 +152,16 @@ impl Window {
         if !inside || !self.contains(address, len) {
             return Err(self.range.outside(address, len));
         }
+        let share = most_mappings() / WINDOWS.load(Ordering::Relaxed).max(1);
+        let mappings = self.mappings.load(Ordering::Relaxed) + MAPPINGS_OF_A_CALL;
+        if mappings > share {
+            return Err(PlatformError::Host {
+                call: "mmap",
+                what: "one more mapping in a window".to_owned(),
+                source: std::io::Error::from_raw_os_error(libc::ENOMEM),
+            });
+        }
+        self.mappings.store(mappings, Ordering::Relaxed);
         // SAFETY: replaces pages of the window, which belongs to the cVM.
         let mapped = unsafe {
             libc::mmap(
@@ -163,6 +202,9 @@ impl Window {
         if mapped == libc::MAP_FAILED {
             return Err(self.range.host_error("mmap", address, len));
         }
+        if len >= SIZE / 2 {
+            self.mappings.store(0, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -184,5 +226,11 @@ impl Window {
             return Err(self.range.host_error("madvise", address, len));
         }
         Ok(())
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        WINDOWS.fetch_sub(1, Ordering::Relaxed);
     }
 }
