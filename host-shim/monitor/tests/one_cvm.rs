@@ -241,6 +241,24 @@ fn discarded_memory_is_zero() {
     Deployment::of(&["discards"]).run().expect(0);
 }
 
+/// What a kernel shows its programs through a window is its own memory, at addresses of its own, and no more of it than the host has mappings for.
+#[test]
+fn a_kernel_can_have_a_window() {
+    let scenario = if is_native() {
+        "has_a_window"
+    } else {
+        "has_no_window"
+    };
+    Deployment::of(&[scenario]).run().expect(0);
+}
+
+#[test]
+fn low_addresses_are_one_cvms() {
+    if is_native() {
+        Deployment::of(&["has_low_addresses"]).run().expect(0);
+    }
+}
+
 #[test]
 fn disk_is_a_virtio_device() {
     let deployment = Deployment::new();

@@ -91,9 +91,7 @@ pub enum PlatformError {
         size: u64,
     },
     /// No virtual memory.
-    #[error(
-        "there is no virtual memory for programs on this platform; use the runtime image that was built for it"
-    )]
+    #[error("no virtual memory for programs was started, or this platform has none")]
     NoWindow,
     /// More vCPUs than the platform can have.
     #[error("there are {max} vCPUs already; start fewer cVMs")]

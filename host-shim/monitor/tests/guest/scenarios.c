@@ -1341,6 +1341,133 @@ static int discards(void)
 	return 0;
 }
 
+static struct { u64 begin, end; } window;
+static u64 faults;
+
+static void on_window_fault(struct trap *trap)
+{
+	CHECK_EQ(trap->kind, LKL_TRAP_EXCEPTION);
+	CHECK_EQ(trap->vector, OUTSIDE_VECTOR);
+	CHECK(trap->address >= window.begin && trap->address < window.end);
+	faults++;
+	*program_counter(&trap->registers) += LOAD_SIZE;
+}
+
+/* How often a load from an address faults: once, or never. */
+static u64 faults_at(u64 address)
+{
+	u64 before = faults;
+
+	load_byte(address);
+	return faults - before;
+}
+
+/* Pages of a kernel's memory at other addresses, and what of that is refused. */
+static int has_a_window(void)
+{
+	const u64 read = LKL_PAGE_READ, write = LKL_PAGE_READ | LKL_PAGE_WRITE;
+	volatile u64 *there, *again;
+	u64 page = boot->ram_begin + 0x10000, at;
+
+	on_trap_kernel = on_window_fault;
+	vcpu_ready();
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, page, page, 4096, read), -38);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_UNMAP, page, 4096, 0, 0), -38);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_LOW, 0x200000, 4096, 0, 0), -38);
+	CHECK_EQ(hostcall(HOSTCALL_PATCH_RANGE, page, 4096, 4096, page), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_START, OUTSIDE, 0, 0, 0), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_START, (u64)&window, 0, 0, 0), 0);
+	CHECK(window.end > window.begin && window.end - window.begin >= 1ul << 30);
+	CHECK(window.end <= boot->range_begin || window.begin >= boot->range_end);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_START, (u64)&window, 0, 0, 0), -16);
+	at = window.begin + 0x100000;
+
+	/* Nothing is there. */
+	CHECK_EQ(faults_at(at), 1);
+	/* What is no page, no page of ours, no address of ours, no access. */
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at + 1, page, 4096, read), -22);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page + 8, 4096, read), -22);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page, 100, read), -22);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page, 0, read), -22);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page, 4096, 8), -22);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, boot->ram_begin - 4096, 4096, read), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, boot->ram_end - 4096, 8192, read), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page, -4096ul, read), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, window.end - 4096, page, 8192, read), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, window.begin - 4096, page, 4096, read), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, boot->ram_begin, page, 4096, read), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_UNMAP, boot->ram_begin, 4096, 0, 0), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_UNMAP, window.begin, window.end - window.begin + 4096, 0, 0), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_UNMAP, at, 0, 0, 0), -22);
+	CHECK_EQ(faults_at(at), 1);
+
+	/* One page at two addresses, and where it is. */
+	*(volatile u64 *)page = 0x1234;
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page, 8192, write), 0);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at + 0x100000, page, 4096, read), 0);
+	there = (u64 *)at;
+	again = (u64 *)(at + 0x100000);
+	CHECK_EQ(*there, 0x1234);
+	*there = 0x5678;
+	CHECK_EQ(*(volatile u64 *)page, 0x5678);
+	CHECK_EQ(*again, 0x5678);
+	/* Hostcalls know these addresses. */
+	CHECK_EQ(hostcall(HOSTCALL_CALL, 999, at, 8192, 0), -9);
+	CHECK_EQ(hostcall(HOSTCALL_CALL, 999, window.end - 8, 16, 0), -14);
+	/* Another page instead, and none. */
+	*(volatile u64 *)(page + 4096) = 0x9abc;
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page + 4096, 4096, read), 0);
+	CHECK_EQ(*there, 0x9abc);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_UNMAP, at, 4096, 0, 0), 0);
+	CHECK_EQ(faults_at(at), 1);
+	CHECK_EQ(faults_at(at + 4096), 0);
+	CHECK_EQ(*again, 0x5678);
+	/* What is forgotten is zero, wherever it is seen. */
+	CHECK_EQ(hostcall(HOSTCALL_MEMORY_DISCARD, page, 4096, 0, 0), 0);
+	CHECK_EQ(*again, 0);
+
+	/* More mappings than the host has for a process: refused, until they are given up. */
+	for (u64 i = 0; i < 1000000; i++) {
+		s64 result = hostcall(HOSTCALL_PAGE_MAP, at + 2 * i * 4096, page, 4096, read);
+
+		if (result) {
+			CHECK_EQ(result, -12);
+			CHECK(i > 1000);
+			CHECK_EQ(hostcall(HOSTCALL_PAGE_UNMAP, window.begin, window.end - window.begin, 0, 0), 0);
+			CHECK_EQ(faults_at(at), 1);
+			CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, at, page, 4096, read), 0);
+			CHECK_EQ(faults_at(at), 0);
+			return 0;
+		}
+	}
+	return 1;
+}
+
+/* On a platform without virtual memory. */
+static int has_no_window(void)
+{
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_START, (u64)&window, 0, 0, 0), -38);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, boot->ram_begin, boot->ram_begin, 4096, LKL_PAGE_READ), -38);
+	return 0;
+}
+
+/* Addresses for programs that are linked at them: ours once they are asked for, and nobody else's. */
+static int has_low_addresses(void)
+{
+	u64 page = boot->ram_begin + 0x10000;
+
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_START, (u64)&window, 0, 0, 0), 0);
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, 0x400000, page, 4096, LKL_PAGE_READ), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_LOW, 0x200000, 1ul << 30, 0, 0), -22);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_LOW, 0x200000, -4096ul, 0, 0), -14);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_LOW, 0x200000, 0x1000000, 0, 0), 0);
+	CHECK_EQ(hostcall(HOSTCALL_PAGING_LOW, 0x10000000, 0x1000000, 0, 0), -22);
+	*(volatile u64 *)page = 0x1234;
+	CHECK_EQ(hostcall(HOSTCALL_PAGE_MAP, 0x400000, page, 4096, LKL_PAGE_READ), 0);
+	CHECK_EQ(*(volatile u64 *)0x400000, 0x1234);
+	return 0;
+}
+
 static int counts(void)
 {
 	for (u64 i = 0; i < number(argv[2]); i++)
@@ -1384,7 +1511,8 @@ static int measures(void)
 
 static const struct { const char *name; int (*run)(void); } scenarios[] = {
 #define SCENARIO(name) { #name, name }
-	SCENARIO(hello), SCENARIO(ends_with), SCENARIO(fails_until),
+	SCENARIO(hello), SCENARIO(has_a_window), SCENARIO(has_no_window), SCENARIO(has_low_addresses),
+	SCENARIO(ends_with), SCENARIO(fails_until),
 	SCENARIO(fails_until_many), SCENARIO(reads_until_revoked), SCENARIO(logs_and_waits), SCENARIO(receiver_of_some),
 	SCENARIO(sender_over_lives), SCENARIO(panics), SCENARIO(boot_page), SCENARIO(unknown_numbers),
 	SCENARIO(bad_pointers), SCENARIO(timers), SCENARIO(user_is_interrupted), SCENARIO(user_calls_are_traps),

@@ -13,7 +13,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use capstream_abi::vcpu::{TrapFrame, VcpuPage};
-use capstream_abi::{GuestEntries, Hostcall, TrapKind, boot, irq, power_off, riscv64, x86_64};
+use capstream_abi::{
+    GuestEntries, Hostcall, TrapKind, boot, irq, page_access, power_off, riscv64, x86_64,
+};
 use core::mem::{offset_of, size_of};
 
 /// No test takes longer; a monitor that does is killed, and the test fails.
@@ -92,6 +94,8 @@ fn header_for<R>(own: &[(&str, u64)]) -> String {
         ("LKL_IRQ_POWER_BUTTON", irq::POWER_BUTTON.into()),
         ("LKL_IRQ_VIRTIO_FIRST", irq::VIRTIO_FIRST.into()),
         ("LKL_POWER_OFF_PROGRAM", power_off::PROGRAM),
+        ("LKL_PAGE_READ", page_access::READ),
+        ("LKL_PAGE_WRITE", page_access::WRITE),
         ("LKL_POWER_OFF_HALT", power_off::HALT),
         ("LKL_POWER_OFF_PANIC", power_off::PANIC),
         ("LKL_POWER_OFF_NO_PROGRAM", power_off::NO_PROGRAM),

@@ -45,7 +45,7 @@ impl NativeSpace {
     }
 
     fn open(&self) -> Result<&Window, PlatformError> {
-        self.window.get().ok_or_else(|| self.range.outside(0, 0))
+        self.window.get().ok_or(PlatformError::NoWindow)
     }
 }
 
