@@ -19,9 +19,12 @@ const KERNEL: u64 = 0x7000_0000_0000;
 /// `mov $39, %eax; syscall; ret`, after what lets the instructions be recognised.
 const SITE: u64 = CODE + 0x1000 + 133;
 
-/// Pages by number: whether they can be written, and their bytes.
+/// Whether it can be written, and its bytes.
+type Page = (bool, Vec<u8>);
+
+/// Pages by number.
 #[derive(Debug, Clone, Default)]
-struct Pages(Arc<Mutex<HashMap<u64, (bool, Vec<u8>)>>>);
+struct Pages(Arc<Mutex<HashMap<u64, Page>>>);
 
 impl Pages {
     fn put(&self, address: u64, writable: bool, bytes: &[u8]) {
