@@ -2,7 +2,7 @@
 # The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
 
 .PHONY: help run run-single run-dual run-file test soak bench lint format build prerequisites kernel monitor image clean distclean
-.PHONY: attack fuzz sanitize loom prerequisites-attack
+.PHONY: attack fuzz sanitize loom prerequisites-attack stock-image
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 # What cVMs run on, and the LLVM that builds for it; ci/environment says what the values mean.
@@ -61,7 +61,10 @@ lint: prerequisites
 	@ci/lint
 format: prerequisites
 	@ci/format
-test: $(TARGETS:%=build-%) lint
+# Programs of Debian for the tests; they run on this target only.
+stock-image: prerequisites
+	@TARGET=x86_64 ci/build-stock-image
+test: $(TARGETS:%=build-%) stock-image lint
 	@ci/test $(FILTER)
 # One target after the other, whatever TARGET says.
 .PHONY: $(TARGETS:%=build-%)

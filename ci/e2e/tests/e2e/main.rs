@@ -23,5 +23,6 @@ mod one_program;
 mod overlays;
 mod programs;
 mod runs;
+mod stock;
 mod streams;
 mod terminals;
