@@ -27,7 +27,7 @@ fn cvm(name: &str, arguments: &str, net: &str) -> Cvm {
 }
 
 /// A port of the host's that nobody has at the moment.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.local_addr().unwrap().port()
 }

@@ -3,9 +3,7 @@
 
 /// They need `fork`, addresses of their own, memory that is there when it is touched, and protection.
 mod needs_virtual_memory {
-    use std::ffi::OsString;
     use std::fs;
-    use std::net::{Ipv4Addr, TcpListener};
     use std::path::{Path, PathBuf};
     use std::process::{Command, Output, Stdio};
     use std::time::Duration;
@@ -13,6 +11,7 @@ mod needs_virtual_memory {
     use capstream_e2e::{Cvm, Deployment, Ended, Environment, Program, Running};
     use rustix::process::Signal;
 
+    use crate::network::free_port;
     use crate::runs;
 
     const LIMIT: Duration = Duration::from_secs(100);
@@ -206,12 +205,6 @@ mod needs_virtual_memory {
     #[test]
     fn python_memory_and_files() {
         python("python_memory", &["maps", "big", "libraries", "files"]);
-    }
-
-    /// A port of the host's that nobody has at the moment.
-    fn free_port() -> u16 {
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        socket.local_addr().unwrap().port()
     }
 
     /// A cVM with a server at a port that is published at one of the host's.
@@ -574,10 +567,13 @@ while True: blocks.append(os.urandom(1 << 20))'
 
     /// Puts a file onto a disk that is laid over the image, as a user does.
     fn put(environment: &Environment, file: &Path, inside: &str, overlay: &Path) {
-        let overlay: OsString = overlay.into();
         let script = format!("cat >{inside} && chmod 755 {inside}");
-        let overlay = overlay.to_str().unwrap().to_owned();
-        let options = ["--overlay", overlay.as_str(), "--overlay-size", "16M"];
+        let options = [
+            "--overlay",
+            overlay.to_str().unwrap(),
+            "--overlay-size",
+            "16M",
+        ];
         let words = ["sh", "-c", script.as_str()];
         let program = Program::new(environment, "stock_put", &words)
             .image(&image(environment))
