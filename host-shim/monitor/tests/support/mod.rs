@@ -94,6 +94,7 @@ fn header_for<R>(own: &[(&str, u64)]) -> String {
         ("LKL_IRQ_POWER_BUTTON", irq::POWER_BUTTON.into()),
         ("LKL_IRQ_VIRTIO_FIRST", irq::VIRTIO_FIRST.into()),
         ("LKL_POWER_OFF_PROGRAM", power_off::PROGRAM),
+        ("LKL_COMMAND_LINE_SIZE", boot::COMMAND_LINE),
         ("LKL_PAGE_READ", page_access::READ),
         ("LKL_PAGE_WRITE", page_access::WRITE),
         ("LKL_POWER_OFF_HALT", power_off::HALT),

@@ -204,6 +204,10 @@ impl Window {
         }
         if len >= SIZE / 2 {
             self.mappings.store(0, Ordering::Relaxed);
+        } else {
+            // It may have been the middle of one.
+            self.mappings
+                .fetch_add(MAPPINGS_OF_A_CALL, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 /* The lowest page of a portal stack, which nobody may access. */
 static u64 hole(void)
 {
-	return boot->command_line + 2 * 4096;
+	return boot->command_line + LKL_COMMAND_LINE_SIZE + 4096;
 }
 
 static void on_call_trap(struct trap *trap)
