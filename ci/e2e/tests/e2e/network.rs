@@ -57,6 +57,16 @@ fn exchange(to: SocketAddr, bytes: &[u8]) {
     );
 }
 
+/// The same, closed when all is back: `passt` may stall behind a half-closed connection.
+fn exchange_and_close(to: SocketAddr, bytes: &[u8]) {
+    let mut socket = TcpStream::connect(to).unwrap();
+    socket.set_read_timeout(Some(limit())).unwrap();
+    socket.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    socket.read_exact(&mut back).unwrap();
+    assert!(back == bytes, "other bytes came back");
+}
+
 /// Somebody on the host who sends back what it gets from one connection. Joining it tells how much that was.
 fn host_echo() -> (u16, thread::JoinHandle<usize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -356,7 +366,7 @@ fn lives_leave_nothing() {
     let lives = runs::volume(100);
     for life in 0..lives {
         running.wait_for_line("listening", limit()).unwrap();
-        exchange((Ipv4Addr::LOCALHOST, port).into(), &pattern(1000));
+        exchange_and_close((Ipv4Addr::LOCALHOST, port).into(), &pattern(1000));
         let now = (count("fd"), count("task"), children(monitor).len());
         // What is made once is there by then.
         if life == lives / 10 {
