@@ -363,7 +363,7 @@ fn lives_leave_nothing() {
             .count()
     };
     let mut before = None;
-    let lives = runs::volume(100);
+    let lives = runs::volume(20);
     for life in 0..lives {
         running.wait_for_line("listening", limit()).unwrap();
         exchange_and_close((Ipv4Addr::LOCALHOST, port).into(), &pattern(1000));
