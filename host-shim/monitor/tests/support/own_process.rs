@@ -82,7 +82,7 @@ impl Monitor {
                 .collect(),
             placement: Placement::Anywhere,
             // Guests know an address that is outside of it.
-            size: Some(64 << 20),
+            size: Some(128 << 20),
             begin: None,
             end: None,
             portal_deadline: Duration::from_secs(1),
