@@ -258,6 +258,9 @@ static int timers(void)
 	timer_in(second, 3000000);
 	begin = now();
 	wait_for(TIMER);
+	/* An interrupt may come once more than there was a reason for, as on a real machine. */
+	if (now() - begin < 2500000)
+		wait_for(TIMER);
 	CHECK(now() - begin >= 2500000);
 	CHECK_EQ(hostcall(HOSTCALL_TIMER_FREE, first, 0, 0, 0), 0);
 	CHECK_EQ(hostcall(HOSTCALL_TIMER_FREE, first, 0, 0, 0), -9);
