@@ -722,14 +722,7 @@ impl CvmCalls {
         let connected = registry.probe_file_masked(&self.parts.table, key, notify(flags)?, mask)?;
         let publication = &connected.endpoint.payload().publication;
         let writable = publication.mode == Mode::ReadWrite && mask.contains(Permissions::STORE);
-        let mut bytes = [0; size_of::<FileInfo>()];
-        let words = [publication.range.length(), u64::from(!writable)];
-        for (place, byte) in bytes
-            .iter_mut()
-            .zip(words.iter().flat_map(|word| word.to_le_bytes()))
-        {
-            *place = byte;
-        }
+        let bytes = pair([publication.range.length(), u64::from(!writable)]);
         if let Err(fault) = self.parts.space.write(place.base(), &bytes) {
             registry.disconnect(&self.parts.table, connected.handle)?;
             return Err(fault.into());
@@ -1001,14 +994,7 @@ impl CvmCalls {
             end = format_args!("{:#x}", window.end),
             "window for programs"
         );
-        let mut bytes = [0; size_of::<Window>()];
-        for (place, byte) in bytes.iter_mut().zip(
-            [window.start, window.end]
-                .iter()
-                .flat_map(|word| word.to_le_bytes()),
-        ) {
-            *place = byte;
-        }
+        let bytes = pair([window.start, window.end]);
         self.parts.space.write(place.base(), &bytes)?;
         Ok(0)
     }
@@ -1133,6 +1119,17 @@ impl CvmCalls {
         }
         Ok(0)
     }
+}
+
+/// A [`FileInfo`] or a [`Window`], as its reader finds it.
+fn pair(words: [u64; 2]) -> [u8; 16] {
+    const { assert!(size_of::<FileInfo>() == 16 && size_of::<Window>() == 16) };
+    let mut bytes = [0; 16];
+    let (first, second) = bytes.split_at_mut(8);
+    for (place, word) in [first, second].into_iter().zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }
 
 #[inline]

@@ -20,7 +20,7 @@ const HEAD_COUNT: usize = 8;
 /// How far a short jump leads.
 const SHORT_REACH: usize = 128;
 /// Pages are the units of mapping: what two bytes in one page hold appears and disappears together.
-const PAGE: u64 = capstream_abi::boot::PAGE;
+pub(crate) const PAGE: u64 = capstream_abi::boot::PAGE;
 
 /// The code around a system call, as it was before anything was patched.
 #[derive(Debug)]

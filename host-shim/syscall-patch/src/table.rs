@@ -12,15 +12,13 @@ use crate::error::{PatchError, TableError};
 use crate::instruction::{SYSCALL, displacement};
 use crate::landing::{Landing, Landings};
 use crate::memory::{CodeAccess, CodeMemory, Mapped};
-use crate::plan::{self, JUMP, Plan, Surroundings};
+use crate::plan::{self, JUMP, PAGE, Plan, Surroundings};
 use crate::stub;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of a page.
-const PAGE: u64 = capstream_abi::boot::PAGE;
 /// Least size of a stub area: a place where each of the guarded bytes can be an undefined opcode needs some choice.
 const LEAST_AREA: u64 = 4096;
 /// How many patches a table holds.
