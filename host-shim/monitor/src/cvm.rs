@@ -58,8 +58,6 @@ const MIN_RAM: u64 = 4 << 20;
 const GRANULE: u64 = 2 << 20;
 /// The stack of a vCPU's thread, for the monitor's code.
 const THREAD_STACK: usize = 1 << 20;
-/// What a kernel logs when it ends a program for want of memory.
-const OUT_OF_MEMORY: &str = "Out of memory: Killed process";
 /// How many lines of its log are shown when a kernel panics.
 const LAST_LINES: usize = 20;
 
@@ -680,8 +678,9 @@ fn run(index: usize, vcpu: Box<dyn Vcpu>, parts: Parts) -> EndOfCvm {
         ),
         Err(error) => Outcome::MonitorFailed(error.to_string()),
     };
+    let out_of_memory = parts.log.borrow().was_out_of_memory();
     let last_lines = take_apart(parts);
-    let outcome = if last_lines.iter().any(|line| line.contains(OUT_OF_MEMORY)) {
+    let outcome = if out_of_memory {
         outcome.when_out_of_memory()
     } else {
         outcome

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 use crate::console::ConsoleWriter;
 use crate::log_file::LogFile;
@@ -10,6 +11,10 @@ use crate::outlets::LineSplitter;
 
 /// How many bytes are remembered.
 const REMEMBERED: usize = 8 << 10;
+/// What a kernel logs when it ends a program for want of memory.
+const OUT_OF_MEMORY: &[u8] = b"Out of memory: Killed process";
+/// How long a program may take to end after that, and still be taken for the one that was meant.
+const DYING: Duration = Duration::from_secs(10);
 
 /// The log of one cVM.
 #[derive(Debug, Default)]
@@ -20,6 +25,8 @@ pub struct KernelLog {
     /// For operators.
     lines: Option<LineSplitter>,
     recent: VecDeque<u8>,
+    /// When it ended a program for want of memory, the last time.
+    out_of_memory: Option<Instant>,
 }
 
 impl KernelLog {
@@ -34,6 +41,7 @@ impl KernelLog {
             echo,
             lines,
             recent: VecDeque::with_capacity(REMEMBERED),
+            out_of_memory: None,
         }
     }
 
@@ -45,6 +53,22 @@ impl KernelLog {
         let excess = (self.recent.len() + last.len()).saturating_sub(REMEMBERED);
         self.recent.drain(..excess);
         self.recent.extend(last);
+        // As it comes: a long report about the same want may follow, and push this out.
+        let new = last.len() + OUT_OF_MEMORY.len() - 1;
+        let begin = self.recent.len().saturating_sub(new);
+        let recent: Vec<u8> = self.recent.range(begin..).copied().collect();
+        if recent
+            .windows(OUT_OF_MEMORY.len())
+            .any(|window| window == OUT_OF_MEMORY)
+        {
+            self.out_of_memory = Some(Instant::now());
+        }
+    }
+
+    /// Whether the kernel has just ended a program for want of memory.
+    pub fn was_out_of_memory(&self) -> bool {
+        self.out_of_memory
+            .is_some_and(|time| time.elapsed() < DYING)
     }
 
     /// Shows bytes; stops when `is_killed`.
@@ -101,6 +125,19 @@ mod tests {
         assert_eq!(log.last_lines(2), ["line 9998", "line 9999"]);
         log.remember(&[b'x'; 3 * REMEMBERED]);
         assert_eq!(log.recent.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn want_of_memory_is_seen_whatever_follows() {
+        let mut log = KernelLog::default();
+        log.remember(b"Out of memory: Killed nobody\n");
+        assert!(!log.was_out_of_memory());
+        log.remember(b"[1.0] Out of memory: Kil");
+        assert!(!log.was_out_of_memory());
+        log.remember(b"led process 17 (greedy)\n");
+        assert!(log.was_out_of_memory());
+        log.remember(&[b'x'; 3 * REMEMBERED]);
+        assert!(log.was_out_of_memory());
     }
 
     #[test]

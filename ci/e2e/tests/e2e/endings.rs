@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How programs end, and what the monitor says about it.
 
-use capstream_e2e::{Cvm, Deployment, Outcome};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use capstream_e2e::{Cvm, Deployment, Outcome, Running};
 
 use crate::runs;
 
@@ -142,6 +146,56 @@ fn stack_overflow() {
     runs::assert_checks(outcome.output_of("worker"), 13, &outcome.printed());
     assert_ne!(outcome.code(), 0, "printed:\n{}", outcome.printed());
     assert_reported(&outcome, "deep", "");
+}
+
+/// An operating command, which has to succeed.
+fn operate(running: &Running, words: &[&str]) {
+    let output = Command::new(&runs::environment().monitor)
+        .args(words)
+        .arg("--control")
+        .arg(running.folder().join("control.sock"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{words:?}: {output:?}");
+}
+
+/// The power button ends a cVM at any time of its start, and is not forgotten.
+#[test]
+fn power_button_during_the_start() {
+    let limit = runs::environment().limit(Duration::from_secs(30));
+    let keys = format!("restart: always\nstop_timeout: {}", limit.as_secs());
+    let mut running = runs::start(
+        &Deployment::new("power_button")
+            .argument("--control")
+            .argument("control.sock")
+            .cvm(Cvm::new("alone", "/ld.so /tests/soak receive nobody").keys(&keys)),
+    );
+    let receiving = |running: &mut Running| running.wait_for_line("receiving", limit).unwrap();
+    receiving(&mut running);
+    let begin = Instant::now();
+    operate(&running, &["restart", "alone"]);
+    receiving(&mut running);
+    let start = begin.elapsed();
+    let presses = u32::try_from(runs::volume(60).max(6)).unwrap();
+    for press in 0..presses {
+        operate(&running, &["restart", "alone"]);
+        // Not for something to happen: this is when the button is pressed.
+        thread::sleep(start * press / presses);
+    }
+    let begin = Instant::now();
+    operate(&running, &["stop", "alone"]);
+    let outcome = runs::finish(running);
+    assert!(
+        begin.elapsed() < limit && !outcome.contains("did not power off"),
+        "printed:\n{}",
+        outcome.printed()
+    );
+    assert!(
+        [0, 128 + 15].contains(&outcome.code()),
+        "{}; printed:\n{}",
+        outcome.code(),
+        outcome.printed()
+    );
 }
 
 /// One cVM that crashes takes no other with it.
