@@ -87,6 +87,14 @@ where
         })
 }
 
+/// The checkout that cargo runs this from. Not the one that it was compiled in: checkouts share what is built.
+fn checkout() -> PathBuf {
+    env::var_os("CARGO_MANIFEST_DIR").map_or_else(
+        || PathBuf::from("."),
+        |folder| Path::new(&folder).join("../.."),
+    )
+}
+
 impl Environment {
     /// Takes `CAPSTREAM_MONITOR`, `CAPSTREAM_PLATFORM`, `CAPSTREAM_RUNTIME`, `CAPSTREAM_IMAGES` and `CAPSTREAM_OUTPUT`, or the platform
     /// `x86_64` and the places where `make build` leaves things for the platform; `CAPSTREAM_LESS` and `CAPSTREAM_PATIENCE`, or what suits it.
@@ -99,7 +107,7 @@ impl Environment {
         let cache = env::var_os("XDG_CACHE_HOME")
             .map_or_else(|| home.join(".cache"), PathBuf::from)
             .join("capstream");
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let target = checkout().join("target");
         let monitor = cache.join("target/x86_64-unknown-linux-gnu/release/monitor");
         let platform = env::var("CAPSTREAM_PLATFORM").unwrap_or_else(|_| "x86_64".to_owned());
         let defaults = Defaults::of(&platform);

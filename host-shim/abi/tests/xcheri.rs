@@ -243,7 +243,7 @@ fn instructions() -> Vec<Instruction> {
 }
 
 fn include() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("include")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("include")
 }
 
 /// A tool that is expected to succeed; what it said otherwise.

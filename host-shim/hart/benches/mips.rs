@@ -50,7 +50,10 @@ fn main() {
 }
 
 fn compile(folder: &std::path::Path) -> Vec<u8> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mips.c");
+    let source = format!(
+        "{}/benches/mips.c",
+        std::env::var("CARGO_MANIFEST_DIR").unwrap()
+    );
     let tool = |plain: &str| match std::env::var_os("CHERI_SDK").filter(|sdk| !sdk.is_empty()) {
         Some(sdk) => std::path::Path::new(&sdk).join("bin").join(plain),
         None => format!("{plain}-22").into(),
@@ -60,7 +63,7 @@ fn compile(folder: &std::path::Path) -> Vec<u8> {
     let compiled = Command::new(tool("clang"))
         .args(["--target=riscv64-unknown-freebsd", "-march=rv64imac"])
         .args(["-mabi=lp64", "-mcmodel=medany", "-O2", "-ffreestanding"])
-        .args(["-fno-builtin", "-c", source, "-o"])
+        .args(["-fno-builtin", "-c", &source, "-o"])
         .arg(&object)
         .status()
         .unwrap();

@@ -258,10 +258,13 @@ fn run(name: &str, compiler: &str) {
     if let Ok(path) = std::env::var(PROGRAM) {
         become_program(&path);
     }
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/calls.c");
+    let source = format!(
+        "{}/tests/programs/calls.c",
+        std::env::var("CARGO_MANIFEST_DIR").unwrap()
+    );
     let program = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
     let compiled = Command::new(compiler)
-        .args(["-static", "-no-pie", "-O2", "-o", &program, source])
+        .args(["-static", "-no-pie", "-O2", "-o", &program, &source])
         .status()
         .unwrap_or_else(|error| {
             panic!("cannot run {compiler}, a prerequisite of the tests: {error}")

@@ -15,16 +15,22 @@ use std::process::{Command, Stdio};
 
 use capstream_client::{BellStats, FileStats, KEY_LEN, StreamStats};
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../include");
+/// Asked for here and not when this was compiled: the checkout may have moved since.
+fn folder() -> String {
+    format!(
+        "{}/../include",
+        std::env::var("CARGO_MANIFEST_DIR").unwrap()
+    )
+}
 
 fn header() -> String {
-    std::fs::read_to_string(format!("{FOLDER}/capstream.h")).expect("the header")
+    std::fs::read_to_string(format!("{}/capstream.h", folder())).expect("the header")
 }
 
 /// Has a compiler check the source, which it knows by the name of its language.
 fn compile(compiler: &str, language: &str, options: &[&str], source: &str) {
     let mut child = Command::new(compiler)
-        .args(["-x", language, "-fsyntax-only", "-I", FOLDER])
+        .args(["-x", language, "-fsyntax-only", "-I", &folder()])
         .args(["-pedantic", "-Wall", "-Wextra", "-Wundef", "-Werror"])
         .args(options)
         .arg("-")

@@ -130,7 +130,7 @@ fn the_header_agrees() {
 
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("header.c");
     std::fs::write(&file, source).unwrap();
-    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../include");
+    let include = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../include");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
     let output = Command::new(&compiler)
         .args([

@@ -347,7 +347,6 @@ fn passt_dies() {
 
 /// Each life of a cVM has a `passt` of its own that publishes the port again, and leaves nothing behind.
 #[test]
-#[ignore = "a connection sometimes meets the passt of the life before, which then loops; started by hand"]
 fn lives_leave_nothing() {
     let port = free_port();
     let net = format!(
@@ -364,7 +363,7 @@ fn lives_leave_nothing() {
             .count()
     };
     let mut before = None;
-    let lives = runs::volume(20);
+    let lives = runs::volume(100);
     for life in 0..lives {
         running.wait_for_line("listening", limit()).unwrap();
         exchange_and_close((Ipv4Addr::LOCALHOST, port).into(), &pattern(1000));

@@ -259,7 +259,8 @@ fn an_image_of_a_folder() {
     std::os::unix::fs::symlink("bin/tree", source.join("link")).unwrap();
     fs::hard_link(source.join("etc/group"), source.join("etc/same")).unwrap();
     let image = folder.join("made.img");
-    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../disk-image/make-image");
+    let tool = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+        .join("../../disk-image/make-image");
     let made = Command::new(tool)
         .args(["--free", "8M", "--from"])
         .arg(&source)

@@ -156,7 +156,7 @@ fn processor() -> (&'static str, &'static [&'static str]) {
 /// Links the guest with these extra options, to `name`.
 pub fn build_guest(name: &str, options: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crate_folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
     let common = crate_folder.join("tests/guest");
     let (processor, processor_options) = processor();
     let name = format!("{name}-{processor}");

@@ -10,6 +10,7 @@
 //! | `transmit` | the queue of frames that the driver sends |
 //! | `worker` | who moves frames: the notifying thread where it is quick, else a thread of the interface's own |
 //! | `stream` | a link over a stream socket, as `passt` has it: a length of four bytes, then the frame |
+//! | `handshake`, `unread` | openings of connections that `passt` must not read twice at once |
 //! | `tap` | a link over a tap device of the host |
 //! | `switch` | links between the guests of one process |
 //! | `backlog` | frames that wait for buffers |
@@ -35,12 +36,14 @@ mod backlog;
 mod device;
 mod error;
 mod frame;
+mod handshake;
 mod header;
 mod receive;
 mod stream;
 mod switch;
 mod tap;
 mod transmit;
+mod unread;
 mod worker;
 
 pub use device::{Net, NetCounters, NetOptions};

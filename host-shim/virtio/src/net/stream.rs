@@ -10,7 +10,9 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::MAX_FRAME;
 use super::frame::Frame;
+use super::handshake::Handshakes;
 use super::header::Header;
+use super::unread::is_all_read;
 use crate::memory::OutsideMemory;
 
 /// Bytes of a frame's length.
@@ -38,6 +40,7 @@ pub(super) struct StreamSink {
     /// What is to be sent.
     begin: usize,
     end: usize,
+    handshakes: Handshakes,
 }
 
 impl StreamSink {
@@ -47,6 +50,7 @@ impl StreamSink {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             begin: 0,
             end: 0,
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -65,6 +69,11 @@ impl StreamSink {
         let (length, body) = place.split_at_mut(LENGTH);
         length.copy_from_slice(&(frame.len() as u32).to_be_bytes());
         if let Err(OutsideMemory { .. }) = frame.reader().read(body) {
+            return Ok(Sent::Lost);
+        }
+        if self.handshakes.is_repetition(body)
+            && (self.begin != self.end || !is_all_read(self.socket.as_fd())?)
+        {
             return Ok(Sent::Lost);
         }
         header.complete(body);
@@ -228,6 +237,33 @@ mod tests {
                 .to_string()
                 .contains("131072 bytes")
         );
+    }
+
+    #[test]
+    fn openings_are_not_repeated_while_they_are_unread() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut sink = StreamSink::new(Arc::new(ours.into()));
+        // A segment with SYN.
+        let mut frame = [0_u8; 54];
+        frame[12] = 8;
+        frame[14] = 0x45;
+        frame[23] = 6;
+        frame[47] = 2;
+        let mut send = |frame: &[u8], flush: bool| {
+            let sent = sink.send(Header::default(), Frame::Host(frame)).unwrap();
+            assert!(!flush || sink.flush().unwrap());
+            sent
+        };
+        assert_eq!(send(&frame, false), Sent::Taken);
+        assert_eq!(send(&frame, true), Sent::Lost, "the first waits here");
+        assert_eq!(send(&frame, true), Sent::Lost, "the first waits there");
+        let mut read = [0; LENGTH + 54];
+        theirs.read_exact(&mut read).unwrap();
+        assert_eq!(send(&frame, true), Sent::Taken, "the first may be lost");
+        theirs.read_exact(&mut read).unwrap();
+        frame[47] = 16;
+        assert_eq!(send(&frame, true), Sent::Taken);
+        assert_eq!(send(&frame, true), Sent::Taken, "it opens nothing");
     }
 
     #[test]
