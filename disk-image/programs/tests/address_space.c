@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
  * Memory as programs expect it of a processor with virtual memory: mappings at addresses of one's choice, protection that holds,
- * reservations that cost nothing, files that are mapped, stacks that grow, children that get copies.
+ * reservations that cost nothing, files that are mapped, stacks that grow, children that get copies, memory of other processes.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,6 +132,7 @@ static void reservations(void)
 {
 	long before = resident_pages();
 	char *area = map(NULL, 8 * GIB, PROT_NONE, MAP_NORESERVE);
+	unsigned char there[65];
 
 	EXPECT(area != MAP_FAILED, "8 GiB of addresses");
 	if (area == MAP_FAILED)
@@ -141,6 +143,7 @@ static void reservations(void)
 	EXPECT(resident_pages() - before < 64, "what is not touched is not there");
 	memset(area + 5 * GIB, 'c', 64 * PAGE);
 	EXPECT(resident_pages() - before >= 64, "what is touched is");
+	EXPECT(mincore(area + 5 * GIB, 65 * PAGE, there) == 0 && there[63] & 1 && !(there[64] & 1), "and mincore tells");
 	EXPECT_OK(madvise(area + 5 * GIB, 32 * PAGE, MADV_DONTNEED), "MADV_DONTNEED");
 	EXPECT(area[5 * GIB] == 0 && area[5 * GIB + 31 * PAGE] == 0, "makes it zero");
 	EXPECT_VALUE('c', area[5 * GIB + 32 * PAGE], "and leaves the rest");
@@ -195,13 +198,16 @@ static void files(void)
 	close(fd);
 	unlink(path);
 
-	fd = memfd_create("memory", 0);
+	fd = memfd_create("memory", MFD_ALLOW_SEALING);
 	REQUIRE(fd >= 0 && ftruncate(fd, PAGE) == 0, "memfd_create");
 	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	private = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	EXPECT(shared != MAP_FAILED && private != MAP_FAILED && shared != private, "mapped twice");
 	strcpy(shared, "seen at both");
 	EXPECT(strcmp(private, "seen at both") == 0, "is the same memory");
+	EXPECT_OK(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), "which can be sealed");
+	EXPECT_ERROR(EPERM, ftruncate(fd, 0), "and is not cut then");
+	EXPECT_OK(mlock(shared, PAGE) | munlock(shared, PAGE), "mlock, munlock");
 	munmap(shared, PAGE);
 	munmap(private, PAGE);
 	close(fd);
@@ -222,6 +228,8 @@ static void forked(void)
 {
 	char *shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	char *private = map(NULL, 256 * PAGE, PROT_READ | PROT_WRITE, 0);
+	char bytes[8];
+	struct iovec ours = { bytes, 8 }, theirs = { private, 8 };
 	int pipes[2], round, good = 1;
 	volatile int local = 5;
 	pid_t child;
@@ -237,6 +245,16 @@ static void forked(void)
 		_exit(counter == 2 && local == 6 ? 7 : 1);
 	}
 	EXPECT_VALUE(7, ended_with(child), "fork, and the child has its own copy");
+	child = fork();
+	if (child == 0) {
+		memset(private, 'r', PAGE);
+		REQUIRE(write(pipes[1], "x", 1) == 1, "write");
+		pause();
+	}
+	EXPECT(read(pipes[0], bytes, 1) == 1 && process_vm_readv(child, &ours, 1, &theirs, 1, 0) == 8 && memcmp(bytes, "rrrrrrrr", 8) == 0,
+	       "process_vm_readv reads the child's");
+	kill(child, SIGKILL);
+	EXPECT_VALUE(128 + SIGKILL, ended_with(child), "which ends");
 	EXPECT(counter == 1 && local == 5, "of which the parent sees nothing");
 	EXPECT(private[0] == 'p' && private[256 * PAGE - 1] == 'p', "nor elsewhere");
 	EXPECT(strcmp(shared, "from the child") == 0, "but in shared memory");

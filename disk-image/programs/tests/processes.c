@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Processes: vfork, exec, posix_spawn and wait, with what a child inherits and what its end tells. The program starts itself again, through the
- * loader where it was started so: the words before `child` on its command line.
+ * Processes: vfork, exec, posix_spawn and wait, with what a child inherits and what its end tells; groups, priorities, limits, handles of
+ * processes, and as much of ptrace as there is. The program starts itself again, through the loader where it was started so: the words before
+ * `child` on its command line.
  *
  *     [/ld.so] PATH              the test
  *     [/ld.so] PATH child WHAT   a child of it
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -190,7 +193,75 @@ static void told_by_signal(void)
 	signal(SIGCHLD, SIG_DFL);
 }
 
+static void handles(void)
+{
+	pid_t pid = start("loop", environ);
+	int handle = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd end = { .fd = handle, .events = POLLIN };
+	siginfo_t info = { 0 };
+
+	EXPECT(handle >= 0, "pidfd_open");
+	EXPECT_VALUE(0, poll(&end, 1, 0), "it is not readable while the process runs");
+	EXPECT_OK(syscall(SYS_pidfd_send_signal, handle, SIGKILL, NULL, 0), "pidfd_send_signal");
+	EXPECT_VALUE(1, poll(&end, 1, 60000), "and is at its end");
+	EXPECT(waitid(P_PID, (id_t)pid, &info, WEXITED) == 0 && info.si_code == CLD_KILLED && info.si_status == SIGKILL, "waitid");
+	close(handle);
+}
+
+static void settings(void)
+{
+	struct sched_param first = { .sched_priority = 1 }, none = { 0 };
+	struct rlimit limit = { 0 }, now = { 0 };
+	struct rusage usage;
+	cpu_set_t set;
+	pid_t pid = vfork();
+	int status;
+
+	if (pid == 0)
+		_exit(setpgid(0, 0) == 0 && getpgid(0) == getpid() && getsid(0) != getpid() ? 4 : 1);
+	status = status_of(pid);
+	check(WIFEXITED(status) && WEXITSTATUS(status) == 4, "setpgid, getpgid, getsid", "status %#x", status);
+	EXPECT(setpriority(PRIO_PROCESS, 0, 5) == 0 && getpriority(PRIO_PROCESS, 0) == 5, "setpriority, getpriority");
+	EXPECT_OK(setpriority(PRIO_PROCESS, 0, 0), "and back");
+	/* The system calls: the C library has none of its own. */
+	EXPECT_OK(syscall(SYS_sched_setscheduler, 0, SCHED_FIFO, &first), "sched_setscheduler");
+	EXPECT_VALUE(SCHED_FIFO, syscall(SYS_sched_getscheduler, 0), "sched_getscheduler");
+	EXPECT_OK(syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &none), "and back");
+	EXPECT(sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) == 1, "there is one processor");
+	REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 20, "getrlimit");
+	limit.rlim_cur = 20;
+	EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0 && getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == 20, "setrlimit");
+	EXPECT_VALUE(19, fcntl(0, F_DUPFD, 19), "a descriptor below the limit");
+	EXPECT_ERROR(EMFILE, fcntl(0, F_DUPFD, 19), "and no other");
+	close(19);
+	EXPECT_OK(getrusage(RUSAGE_CHILDREN, &usage), "getrusage");
+}
+
 #ifdef __x86_64__
+static long traced(int request, pid_t pid)
+{
+	return ptrace(request, pid, NULL, NULL);
+}
+
+static void trace(void)
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid == 0) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		_exit((int)syscall(SYS_getppid) == getppid() ? 3 : 1);
+	}
+	EXPECT(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "a child that is traced stops");
+	EXPECT_ERROR(EIO, traced(PTRACE_SINGLESTEP, pid), "there are no single steps");
+	EXPECT_OK(traced(PTRACE_SYSCALL, pid), "PTRACE_SYSCALL");
+	EXPECT(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP, "stops it at its next system call");
+	EXPECT_OK(traced(PTRACE_CONT, pid), "PTRACE_CONT");
+	status = status_of(pid);
+	check(WIFEXITED(status) && WEXITSTATUS(status) == 3, "and it ends well", "status %#x", status);
+}
+
 /* What it does with memory is in address_space.c. */
 static void forked(void)
 {
@@ -242,6 +313,11 @@ int main(int argc, char **argv)
 	with_pipes();
 	vforked();
 	told_by_signal();
+	handles();
+	settings();
 	forked();
+#ifdef __x86_64__
+	trace();
+#endif
 	return checks_end();
 }

@@ -33,9 +33,9 @@ programs! {
     /// `EFAULT` from system calls of every kind.
     bad_pointers "/ld.so /tests/bad_pointers" 112;
     /// vfork, exec, posix_spawn, wait.
-    processes "/ld.so /tests/processes" 28;
+    processes "/ld.so /tests/processes" 44;
     /// The same, exec'd without a loader.
-    processes_static "/static/tests/processes" 28;
+    processes_static "/static/tests/processes" 44;
     /// Mutexes, condition variables, thread-local storage, cancellation.
     threads "/ld.so /tests/threads" 13;
     /// The same in a static executable.
@@ -45,13 +45,13 @@ programs! {
     /// The same in a static executable.
     signals_static "/static/tests/signals" 32;
     /// Clocks and every kind of timer.
-    timers "/ld.so /tests/timers" 13;
+    timers "/ld.so /tests/timers" 21;
     /// Vector registers across preemption and signals.
     vectors "/ld.so /tests/vectors" 1;
     /// Two endless loops make progress, as threads and as processes.
     endless_loops "/ld.so /tests/endless_loops" 3;
     /// Files, mappings, sockets, descriptors that signal events.
-    kernel_services "/ld.so /tests/kernel_services" 51;
+    kernel_services "/ld.so /tests/kernel_services" 128;
 }
 
 /// The words of the command line arrive as they are, and the kernel names itself.
@@ -122,8 +122,8 @@ mod needs_virtual_memory {
 
     programs! {
         /// Mappings, protection, reservations, files, copies for children, stacks.
-        address_space "/ld.so /tests/address_space" 75;
+        address_space "/ld.so /tests/address_space" 81;
         /// The same in a static executable.
-        address_space_static "/static/tests/address_space" 75;
+        address_space_static "/static/tests/address_space" 81;
     }
 }
