@@ -87,8 +87,16 @@ where
         })
 }
 
+/// The folder that builds keep things in.
+pub fn cache() -> PathBuf {
+    let home = env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from);
+    env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| home.join(".cache"), PathBuf::from)
+        .join("capstream")
+}
+
 /// The checkout that cargo runs this from. Not the one that it was compiled in: checkouts share what is built.
-fn checkout() -> PathBuf {
+pub fn checkout() -> PathBuf {
     env::var_os("CARGO_MANIFEST_DIR").map_or_else(
         || PathBuf::from("."),
         |folder| Path::new(&folder).join("../.."),
@@ -103,10 +111,7 @@ impl Environment {
     ///
     /// [`HarnessError::Missing`] when the monitor, the runtime or the images are not there, [`HarnessError::Factor`].
     pub fn from_variables() -> Result<Environment, HarnessError> {
-        let home = env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from);
-        let cache = env::var_os("XDG_CACHE_HOME")
-            .map_or_else(|| home.join(".cache"), PathBuf::from)
-            .join("capstream");
+        let cache = cache();
         let target = checkout().join("target");
         let monitor = cache.join("target/x86_64-unknown-linux-gnu/release/monitor");
         let platform = env::var("CAPSTREAM_PLATFORM").unwrap_or_else(|_| "x86_64".to_owned());
