@@ -84,7 +84,7 @@ sanitize: prerequisites-attack
 	@ci/sanitize
 loom: prerequisites
 	@ci/loom
-bench: $(TARGETS:%=build-%)
+bench: $(TARGETS:%=build-%) stock-image
 	@ci/run-bench $(BENCH)
 
 clean:

@@ -9,6 +9,7 @@ mod hart;
 mod memory;
 mod messages;
 mod network;
+mod programs;
 mod report;
 mod session;
 mod start;
@@ -29,17 +30,18 @@ usage: bench [--runs N] [--output FILE] [GROUP...]
 
   --runs N        how often each number is measured (5)
   --output FILE   where the results go as JSON (bench.json)
-  GROUP           calls, start, times, streams, net, memory, hart (all of them)";
+  GROUP           calls, start, times, streams, net, programs, memory, hart (all of them)";
 
 type Measure = fn(&Session) -> Result<Group, BenchError>;
 
 /// Every group by its name on the command line.
-const GROUPS: [(&str, Measure); 7] = [
+const GROUPS: [(&str, Measure); 8] = [
     ("calls", calls::measure),
     ("start", start::measure),
     ("times", messages::times),
     ("streams", messages::streams),
     ("net", network::measure),
+    ("programs", programs::measure),
     ("memory", memory::measure),
     ("hart", hart::measure),
 ];

@@ -41,7 +41,7 @@ const RESULTS: [(&str, &str, &str, Unit); 3] = [
 ];
 
 /// A port that nobody has at the moment.
-fn free_port() -> Result<u16, BenchError> {
+pub fn free_port() -> Result<u16, BenchError> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::host("a port"))?;
     Ok(listener

@@ -16,6 +16,8 @@ pub enum Unit {
     Bytes,
     /// More is better.
     InstructionsPerSecond,
+    /// More is better.
+    RequestsPerSecond,
 }
 
 impl Unit {
@@ -25,6 +27,7 @@ impl Unit {
             Unit::BytesPerSecond => "B/s",
             Unit::Bytes => "B",
             Unit::InstructionsPerSecond => "instructions/s",
+            Unit::RequestsPerSecond => "requests/s",
         }
     }
 
@@ -52,6 +55,7 @@ impl Unit {
             Unit::BytesPerSecond => scaled(1000.0, &["B/s", "kB/s", "MB/s", "GB/s"]),
             Unit::Bytes => scaled(1024.0, &["B", "KiB", "MiB", "GiB"]),
             Unit::InstructionsPerSecond => scaled(1000.0, &["IPS", "kIPS", "MIPS", "GIPS"]),
+            Unit::RequestsPerSecond => scaled(1000.0, &["/s", "k/s", "M/s"]),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::session::{LIMIT, Session, well};
 pub const LINE: &str = "main is reached";
 
 /// An executable of the host, if it is installed.
-fn installed(name: &str) -> Option<PathBuf> {
+pub fn installed(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
         .map(|folder| folder.join(name))

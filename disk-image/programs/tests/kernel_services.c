@@ -248,7 +248,26 @@ static void datagrams(void)
 	EXPECT(getsockopt(pair[0], SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_DGRAM, "getsockopt");
 	close(pair[0]);
 	close(pair[1]);
-	EXPECT_ERROR(EAFNOSUPPORT, socket(AF_INET6, SOCK_STREAM, 0), "there is no IPv6");
+	EXPECT_ERROR(EAFNOSUPPORT, socket(AF_VSOCK, SOCK_STREAM, 0), "there is no vsock");
+}
+
+static void internet_6(void)
+{
+	struct sockaddr_in6 address = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	socklen_t length = sizeof(address);
+	int listener = socket(AF_INET6, SOCK_STREAM, 0), one = socket(AF_INET6, SOCK_STREAM, 0), other;
+	char text[8] = { 0 };
+
+	EXPECT_OK(bind(listener, (struct sockaddr *)&address, length), "bind to ::1");
+	EXPECT_OK(listen(listener, 1), "listen");
+	EXPECT_OK(getsockname(listener, (struct sockaddr *)&address, &length), "getsockname");
+	EXPECT_OK(connect(one, (struct sockaddr *)&address, length), "connect to ::1");
+	other = accept(listener, NULL, NULL);
+	EXPECT_VALUE(5, write(one, "hello", 5), "write");
+	EXPECT(read(other, text, sizeof(text)) == 5 && memcmp(text, "hello", 5) == 0, "over IPv6");
+	close(other);
+	close(one);
+	close(listener);
 }
 
 static void messages(void)
@@ -321,6 +340,7 @@ int main(void)
 	tcp();
 	descriptors();
 	datagrams();
+	internet_6();
 	messages();
 	absent();
 	return checks_end();

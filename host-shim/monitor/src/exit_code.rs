@@ -61,6 +61,23 @@ impl Outcome {
         }
     }
 
+    /// Whether its program was ended by a signal for which others dump core: signal(7).
+    pub fn dumps_core(&self) -> bool {
+        const SIGNALS: [i32; 10] = [
+            libc::SIGQUIT,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGSEGV,
+            libc::SIGXCPU,
+            libc::SIGXFSZ,
+            libc::SIGSYS,
+        ];
+        matches!(self, Outcome::Signaled(signal) if SIGNALS.contains(&i32::from(*signal)))
+    }
+
     /// Whether everything went well.
     pub fn is_success(&self) -> bool {
         matches!(

@@ -111,6 +111,29 @@ impl KernelLog {
     }
 }
 
+/// What a kernel logs of a program that ends by a signal for which others dump core.
+const FATAL: &str = "potentially unexpected fatal signal";
+
+/// The lines that tell where a program was when such a signal ended it, the last one that did: the fault, if it was one, and its registers.
+pub fn crash(lines: &[String]) -> &[String] {
+    let Some(at) = lines.iter().rposition(|line| line.contains(FATAL)) else {
+        return &[];
+    };
+    let is_fault = |line: &String| line.contains("]: signal ");
+    let begin = match at.checked_sub(1) {
+        Some(before) if lines.get(before).is_some_and(is_fault) => before,
+        _ => at,
+    };
+    let registers = lines.iter().skip(at + 1).take_while(|line| {
+        let mut words = line.split(' ');
+        let value = words.nth(1).unwrap_or_default();
+        line.starts_with("CPU: ")
+            || (value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    });
+    let end = at + 1 + registers.count();
+    lines.get(begin..end).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +161,24 @@ mod tests {
         assert!(log.was_out_of_memory());
         log.remember(&[b'x'; 3 * REMEMBERED]);
         assert!(log.was_out_of_memory());
+    }
+
+    #[test]
+    fn crash_is_the_last_ones() {
+        let lines = |text: &[&str]| text.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+        let log = lines(&[
+            "a[1]: signal 11 at ip 1",
+            "a: a: potentially unexpected fatal signal 11.",
+            "ip 0000000000000001 (image + 1)",
+            "something else",
+            "b: b: potentially unexpected fatal signal 6.",
+            "CPU: 0 UID: 0 PID: 2 Comm: b",
+            "ax 0000000000000000 bx 0000000000000000",
+            "EXT4-fs (vda): re-mounted",
+        ]);
+        assert_eq!(crash(&log), &log[4..7]);
+        assert_eq!(crash(&log[..4]), &log[..3]);
+        assert!(crash(&log[2..4]).is_empty());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::control::{Answer, Controller, Refusal, Request};
 use crate::cvm::{self, Cvm, EndOfCvm, Environment};
 use crate::exit_code::Outcome;
 use crate::image::{Image, ImageError};
+use crate::kernel_log;
 use crate::network::{NetworkSpec, Switches};
 use crate::platform::{AddressSpace, Fault, Placement, Platform, PlatformError, Protection};
 use crate::receiver::PortalFailed;
@@ -462,7 +463,12 @@ impl Supervisor {
         ) && !last_lines.is_empty()
         {
             eprintln!("monitor: the last lines of its kernel's log:");
-            for line in last_lines {
+            for line in &last_lines {
+                eprintln!("    {line}");
+            }
+        }
+        if outcome.dumps_core() && !quiet {
+            for line in kernel_log::crash(&last_lines) {
                 eprintln!("    {line}");
             }
         }

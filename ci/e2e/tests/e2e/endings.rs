@@ -209,6 +209,15 @@ fn others_go_on() {
     runs::assert_checks(outcome.output_of("worker"), 13, &outcome.printed());
     assert_status(&outcome, 1);
     assert_reported(&outcome, "crasher", "signal 11");
+    // In place of a core dump: the fault, and where the program was.
+    assert_reported(&outcome, "ending[", "signal 11 at ip");
+    assert_reported(&outcome, "ld.so: ", "fatal signal 11");
+    let registers = if runs::environment().platform == "x86_64" {
+        "r13 "
+    } else {
+        "s11 "
+    };
+    assert_reported(&outcome, registers, "");
 }
 
 /// The monitor's exit status is not 0 as soon as one program's is not, whichever.

@@ -27,7 +27,7 @@ programs! {
     /// Order, contents, counters, reset, several senders.
     stream_queue "/ld.so /tests/stream_queue" 43;
     /// Bells: each errno, counts, poll, waits, several ringers, reset.
-    bell "/ld.so /tests/bell" 70;
+    bell "/ld.so /tests/bell" 66;
     /// The end of a program takes back its queued buffers and its published ranges.
     program_ends "/ld.so /tests/program_ends" 36;
     /// `EFAULT` from system calls of every kind.
@@ -51,7 +51,7 @@ programs! {
     /// Two endless loops make progress, as threads and as processes.
     endless_loops "/ld.so /tests/endless_loops" 3;
     /// Files, mappings, sockets, descriptors that signal events.
-    kernel_services "/ld.so /tests/kernel_services" 128;
+    kernel_services "/ld.so /tests/kernel_services" 134;
 }
 
 /// The words of the command line arrive as they are, and the kernel names itself.

@@ -301,9 +301,7 @@ mod needs_virtual_memory {
     fn nginx() {
         let folder = folder("nginx");
         let port = free_port();
-        // The site that comes with it listens with IPv6, too, which is not there.
-        let script = "sed -i '/::/d' /etc/nginx/sites-enabled/default;
-            sed -i 's/^worker_processes.*/worker_processes 3;/' /etc/nginx/nginx.conf;
+        let script = "sed -i 's/^worker_processes.*/worker_processes 3;/' /etc/nginx/nginx.conf;
             head -c 1048576 /dev/urandom >/var/www/html/file; sha256sum </var/www/html/file;
             nginx && until [ \"$(pgrep -c -P $(cat /run/nginx.pid))\" = 3 ]; do :; done; echo serving; exec sleep 600";
         let mut running = serve("nginx", script, port, 80);
