@@ -417,7 +417,8 @@ fn assemble<E: Send + 'static>(
         record: Arc::clone(&record),
     };
     (parts.devices, parts.network) = devices(spec, &parts)?;
-    let mut kernel_args = String::new();
+    let mut kernel_args = environment.platform.kernel_args().to_owned();
+    kernel_args.push(' ');
     if let Some(network) = &parts.network {
         kernel_args += &network.kernel_args;
         kernel_args.push(' ');

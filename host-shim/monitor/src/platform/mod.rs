@@ -207,6 +207,11 @@ pub trait Platform: Send + Sync {
 
     /// Nanoseconds of a clock that never goes back. Works without the monitor's own thread state.
     fn now_ns(&self) -> u64;
+
+    /// What kernels are told about it on their command line.
+    fn kernel_args(&self) -> &'static str {
+        ""
+    }
 }
 
 /// The memory of one cVM. It is given back when the last reference is dropped.

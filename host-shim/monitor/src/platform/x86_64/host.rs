@@ -32,6 +32,8 @@ pub struct Host {
     pub processors: u32,
     /// Reads a clock, without thread-local variables.
     pub clock_gettime: ClockGettime,
+    /// Whether the time stamp counter runs at one rate, always, and is the same on all processors.
+    pub tsc_counts_time: bool,
 }
 
 impl Host {
@@ -65,6 +67,7 @@ impl Host {
             xsave_size: xsave_size(xsave_mask),
             processors: processors(),
             clock_gettime: vdso_clock().unwrap_or(libc::clock_gettime),
+            tsc_counts_time: tsc_counts_time(),
         })
     }
 
@@ -81,6 +84,20 @@ impl Host {
             .wrapping_mul(1_000_000_000)
             .wrapping_add(time.tv_nsec as u64)
     }
+}
+
+/// Whether the host itself tells the time by the time stamp counter: it has looked closer than we can.
+fn tsc_counts_time() -> bool {
+    const CLOCKS: [&str; 3] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page"];
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let processors = read("/proc/cpuinfo");
+    let flags = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("flags"))
+        .unwrap_or_default();
+    let has = |flag| flags.split_ascii_whitespace().any(|word| word == flag);
+    CLOCKS.contains(&clock.trim()) && has("constant_tsc") && has("nonstop_tsc")
 }
 
 /// How many processors the process may use.

@@ -162,4 +162,12 @@ impl Platform for NativeX86 {
     fn now_ns(&self) -> u64 {
         self.host.now_ns()
     }
+
+    fn kernel_args(&self) -> &'static str {
+        if self.host.tsc_counts_time {
+            "capstream.tsc"
+        } else {
+            ""
+        }
+    }
 }
