@@ -2,7 +2,7 @@
 # The front door. What a target does is in the script of the same name under ci/, all of which can be run by hand too.
 
 .PHONY: help run run-single run-dual run-file test soak bench lint format build prerequisites kernel monitor image clean distclean
-.PHONY: attack fuzz sanitize loom prerequisites-attack stock-image
+.PHONY: attack fuzz sanitize loom prerequisites-attack prerequisites-tests stock-image
 .NOTPARALLEL:
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capstream
 # What cVMs run on, and the LLVM that builds for it; ci/environment says what the values mean.
@@ -64,7 +64,7 @@ format: prerequisites
 # Programs of Debian for the tests; they run on this target only.
 stock-image: prerequisites
 	@TARGET=x86_64 ci/build-stock-image
-test: $(TARGETS:%=build-%) stock-image lint
+test: $(TARGETS:%=build-%) stock-image lint prerequisites-tests
 	@ci/test $(FILTER)
 # One target after the other, whatever TARGET says.
 .PHONY: $(TARGETS:%=build-%)
@@ -73,7 +73,10 @@ $(TARGETS:%=build-%): build-%:
 # SECONDS of messages, kills and restarts; SEED repeats a run.
 soak: build
 	@ci/soak $(or $(SECONDS),3600) $(SEED)
-# Besides what is needed to build: runtimes of sanitizers, cargo-fuzz.
+# Besides what is needed to build: a compiler for programs of the tests.
+prerequisites-tests:
+	@TARGET=x86_64 ci/prerequisites tests
+# Runtimes of sanitizers, cargo-fuzz.
 prerequisites-attack:
 	@ci/prerequisites attack
 attack: prerequisites-attack

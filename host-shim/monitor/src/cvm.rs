@@ -418,7 +418,9 @@ fn assemble<E: Send + 'static>(
     };
     (parts.devices, parts.network) = devices(spec, &parts)?;
     let mut kernel_args = environment.platform.kernel_args().to_owned();
-    kernel_args.push(' ');
+    if !kernel_args.is_empty() {
+        kernel_args.push(' ');
+    }
     if let Some(network) = &parts.network {
         kernel_args += &network.kernel_args;
         kernel_args.push(' ');

@@ -505,7 +505,9 @@ impl CvmCalls {
             }
             Hostcall::ConsoleSize => {
                 let streams = self.parts.streams.as_deref();
-                let size = streams.and_then(StandardStreams::terminal_size);
+                let size = streams
+                    .and_then(StandardStreams::terminal_size)
+                    .or_else(|| self.parts.outlets.terminal_size());
                 Ok(size.map_or(0, |(rows, columns)| {
                     i64::from(rows) << 16 | i64::from(columns)
                 }))

@@ -3,7 +3,7 @@
 //! the same over all lives of the cVM.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -65,6 +65,8 @@ pub struct Outlets {
     attached: AtomicUsize,
     /// What its programs read.
     pub input: Arc<ConsoleInput>,
+    /// Of the terminal of who was attached last: rows in the upper half, columns in the lower one; 0 when nobody has told.
+    terminal_size: AtomicU32,
 }
 
 impl Outlets {
@@ -75,7 +77,20 @@ impl Outlets {
             output: Journal::new(OUTPUT),
             attached: AtomicUsize::new(0),
             input: Arc::new(ConsoleInput::new(standard_input)),
+            terminal_size: AtomicU32::new(0),
         }
+    }
+
+    /// The rows and columns of the terminal that is the console, if it is one.
+    pub fn terminal_size(&self) -> Option<(u16, u16)> {
+        let size = self.terminal_size.load(Ordering::Relaxed);
+        (size != 0).then_some(((size >> 16) as u16, size as u16))
+    }
+
+    /// The terminal has another size; its kernel has to be told to look.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = u32::from(rows) << 16 | u32::from(columns);
+        self.terminal_size.store(size, Ordering::Relaxed);
     }
 
     /// From now on output is kept for whoever is attached, until that is dropped.

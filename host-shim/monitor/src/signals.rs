@@ -46,6 +46,32 @@ pub fn block() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
 }
 
+/// Calls `tell` whenever the terminal has got another size. Call it before there are other threads than the calling one.
+///
+/// # Errors
+///
+/// When there is no thread.
+pub fn on_resize(mut tell: impl FnMut() + Send + 'static) -> io::Result<()> {
+    // SAFETY: an all-zero set is a valid one, and it is emptied at once; the mask is set to a valid one.
+    let set = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, RESIZED);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        set
+    };
+    std::thread::Builder::new()
+        .name("terminal size".to_owned())
+        .spawn(move || {
+            let mut signal = 0;
+            // SAFETY: both are valid.
+            while unsafe { libc::sigwait(&set, &mut signal) } == 0 {
+                tell();
+            }
+        })?;
+    Ok(())
+}
+
 /// Starts the thread; it sends what `tell` makes of each signal that comes.
 ///
 /// # Errors

@@ -554,6 +554,16 @@ impl Supervisor {
                 let outlets = Arc::clone(&self.unit(&cvm)?.spec.outlets);
                 Ok(Some(Answer::Outlets(outlets)))
             }
+            Request::Resize { cvm, rows, columns } => {
+                let unit = self.unit(&cvm)?;
+                unit.spec.outlets.resize(rows, columns);
+                if let Some(cvm) = unit.cvm() {
+                    cvm.receiver.line().raise(irq::CONSOLE);
+                }
+                Ok(Some(Answer::Done(format!(
+                    "{rows} rows, {columns} columns"
+                ))))
+            }
             Request::Events { .. } | Request::Revoke { .. } => Err(Refusal::NotForTheSupervisor),
         }
     }

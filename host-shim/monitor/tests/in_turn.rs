@@ -117,7 +117,15 @@ fn a_hundred_cvms_in_turn_leave_nothing_behind() {
     for number in WARM..CVMS {
         turn(&monitor, number, disk.path());
     }
-    assert_eq!(holdings(&monitor), before);
+    let after = holdings(&monitor);
+    // A thread that only prepared something may end meanwhile.
+    assert!(
+        after.descriptors <= before.descriptors
+            && after.threads <= before.threads
+            && after.mappings <= before.mappings
+            && after.published == before.published,
+        "{before:?}, then {after:?}"
+    );
     let grown = resident().saturating_sub(memory);
     // The memory of one cVM that stayed would be more.
     assert!(grown < 1024, "{grown} KiB");

@@ -413,6 +413,47 @@ mod needs_virtual_memory {
         }
     }
 
+    /// What the stock compiler makes by default, at a fixed address with the C library, and without that. It has system calls, signals and stacks of its own.
+    #[test]
+    fn go() {
+        let source = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("tests/e2e/stock/program.go");
+        for cgo in ["1", "0"] {
+            let name = format!("go{cgo}");
+            let folder = folder(&name);
+            on_the_host(
+                Command::new("go")
+                    .args(["build", "-o"])
+                    .arg(folder.join("program"))
+                    .arg(&source)
+                    .env("CGO_ENABLED", cgo)
+                    .env("GOCACHE", folder.join("cache"))
+                    .env("GO111MODULE", "off")
+                    .current_dir(&folder),
+            );
+            let bytes = fs::read(folder.join("program")).unwrap();
+            let ended = run(&brought(&name, bytes, ""));
+            assert_eq!(
+                ended.lines(),
+                [
+                    "goroutines 100800",
+                    "recovered: true",
+                    "http 1048576 30e14955",
+                    "from a child",
+                    "exit status 3",
+                    "user defined signal 1",
+                    "waited true",
+                    "one",
+                    "two",
+                ],
+                "{}",
+                ended.errors
+            );
+            assert_eq!(ended.status.code(), Some(7), "{}", ended.errors);
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
     /// At any address and at the one that they are linked at, dynamic and static.
     #[test]
     fn c() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `monitor run --image` in a terminal: keys, echo, size, and the terminal as it was afterwards.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use capstream_e2e::Program;
+use capstream_e2e::{Cvm, Deployment, Program};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize};
@@ -38,6 +39,14 @@ fn size(rows: u16, columns: u16) -> Winsize {
 impl Terminal {
     fn start(name: &str, words: &[&str]) -> Terminal {
         let environment = runs::environment();
+        let all = [&["/static/tests/standard"], words].concat();
+        let program = Program::new(&environment, name, &all);
+        Terminal::of(program.arguments(&environment).unwrap())
+    }
+
+    /// The monitor with these arguments.
+    fn of(arguments: Vec<OsString>) -> Terminal {
+        let environment = runs::environment();
         let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&keys).unwrap();
         unlockpt(&keys).unwrap();
@@ -49,13 +58,11 @@ impl Terminal {
             .custom_flags(0o400)
             .open(path)
             .unwrap();
-        let all = [&["/static/tests/standard"], words].concat();
-        let program = Program::new(&environment, name, &all);
         // It becomes the monitor, in a session whose terminal this is.
         let monitor = Command::new("setsid")
             .arg("--ctty")
             .arg(&environment.monitor)
-            .args(program.arguments(&environment).unwrap())
+            .args(arguments)
             .env("TERM", "vt220")
             .stdin(terminal.try_clone().unwrap())
             .stdout(terminal.try_clone().unwrap())
@@ -185,4 +192,70 @@ fn the_terminal_is_given_back_after_a_crash() {
     assert!(terminal.is_raw());
     kill_process(Pid::from_child(&terminal.monitor), Signal::KILL).unwrap();
     assert_eq!(terminal.finish(), None);
+}
+
+/// A shell as Debian has it.
+mod needs_virtual_memory {
+    use super::*;
+
+    #[test]
+    fn console_is_a_terminal_for_a_shell() {
+        let environment = runs::environment();
+        let image = environment.images.join("stock.img");
+        let cvm = |name, args| {
+            Cvm::new(name, args)
+                .kept_disk(&image)
+                .keys("overlay: memory")
+        };
+        // Of several cVMs none has the monitor's own input.
+        let running = runs::start(
+            &Deployment::new("console_shell")
+                .argument("--control")
+                .argument("control.sock")
+                .cvm(cvm("shell", "/bin/busybox sh"))
+                .cvm(cvm("other", "/bin/sleep 1000")),
+        );
+        let socket = running.folder().join("control.sock");
+        let operate = |words: &[&str]| {
+            let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+            arguments.extend(["--control".into(), socket.clone().into()]);
+            arguments
+        };
+        let mut terminal = Terminal::of(operate(&["console", "shell"]));
+        terminal.wait_for("console of cVM `shell`");
+        // Lines are echoed from the next one on. The answers have no quotes, unlike the echo.
+        terminal.press("echo 'fir'st\r");
+        terminal.wait_for("first");
+        terminal.press("stty size; echo 're'ady\r");
+        terminal.wait_for("40 100\r\nready\r\n");
+        assert!(terminal.is_raw());
+        tcsetwinsize(&terminal.keys, size(33, 77)).unwrap();
+        // The shell has seen it when it asks where the cursor is.
+        terminal.wait_for("\x1b[6n");
+        terminal.press("stty size\r");
+        terminal.wait_for("33 77\r\n");
+        // Edited by the shell: to the begin of the line, and a letter taken out.
+        terminal.press("xecho 'edi'ted\x01\x1b[3~\r");
+        terminal.wait_for("edited\r\n");
+        terminal.press("echo 'sleep'ing; sleep 1000\r");
+        terminal.wait_for("sleeping\r\n");
+        terminal.press("\x03");
+        terminal.press("echo 'status' $?\r");
+        terminal.wait_for("status 130\r\n");
+        terminal.press("exit 5\r");
+        assert_eq!(terminal.finish(), Some(0), "{}", terminal.shown);
+        let stopped = Command::new(&environment.monitor)
+            .args(operate(&["stop", "other"]))
+            .status()
+            .unwrap();
+        assert!(stopped.success());
+        let outcome = runs::finish(running);
+        assert!(
+            outcome
+                .errors()
+                .any(|line| line.contains("`shell`") && line.contains("status 5")),
+            "printed:\n{}",
+            outcome.printed()
+        );
+    }
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The operator's side of the control socket: the commands.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use rustix::termios::tcgetwinsize;
 
 use crate::control::{Listing, Reply, Request, Statistics, live, socket, table, terminal};
+use crate::signals;
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,26 @@ pub struct Target {
 
 struct Connection {
     reader: BufReader<UnixStream>,
+}
+
+/// Tells a cVM the size of our terminal, now and whenever it changes.
+fn follow_size(path: PathBuf, cvm: String) -> io::Result<()> {
+    if !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let tell = move || {
+        if let Ok(size) = tcgetwinsize(io::stdin()) {
+            let request = Request::Resize {
+                cvm: cvm.clone(),
+                rows: size.ws_row,
+                columns: size.ws_col,
+            };
+            // The console itself tells when the monitor is gone.
+            let _ = Connection::open(&path, &request).and_then(|mut told| told.only());
+        }
+    };
+    tell();
+    signals::on_resize(tell)
 }
 
 impl Connection {
@@ -360,11 +382,13 @@ impl Target {
         let request = Request::Console {
             cvm: cvm.to_owned(),
         };
-        let mut connection = Connection::open(&self.of_cvm(cvm)?, &request)?;
+        let path = self.of_cvm(cvm)?;
+        let mut connection = Connection::open(&path, &request)?;
         let what = match connection.only()? {
             Reply::Attached(what) => what,
             other => return unexpected(&other),
         };
+        follow_size(path, cvm.to_owned()).map_err(ClientError::Terminal)?;
         // Output may have followed at once.
         let early = connection.reader.buffer().to_vec();
         io::stdout()

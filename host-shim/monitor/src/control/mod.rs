@@ -98,6 +98,15 @@ pub enum Request {
         /// Its name.
         cvm: String,
     },
+    /// The terminal of who is its console has this size.
+    Resize {
+        /// Its name.
+        cvm: String,
+        /// Lines.
+        rows: u16,
+        /// Characters in a line.
+        columns: u16,
+    },
 }
 
 /// A kind of things that are published.
