@@ -208,13 +208,19 @@ mod needs_virtual_memory {
                 .keys("overlay: memory")
         };
         // Of several cVMs none has the monitor's own input.
-        let running = runs::start(
+        let mut running = runs::start(
             &Deployment::new("console_shell")
                 .argument("--control")
                 .argument("control.sock")
-                .cvm(cvm("shell", "/bin/busybox sh"))
+                .cvm(cvm(
+                    "shell",
+                    r#"[/bin/sh, -c, "echo here; read line; exec busybox sh"]"#,
+                ))
                 .cvm(cvm("other", "/bin/sleep 1000")),
         );
+        running
+            .wait_for_line("here", environment.limit(LIMIT))
+            .unwrap();
         let socket = running.folder().join("control.sock");
         let operate = |words: &[&str]| {
             let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
@@ -223,21 +229,30 @@ mod needs_virtual_memory {
         };
         let mut terminal = Terminal::of(operate(&["console", "shell"]));
         terminal.wait_for("console of cVM `shell`");
-        // Lines are echoed from the next one on. The answers have no quotes, unlike the echo.
-        terminal.press("echo 'fir'st\r");
-        terminal.wait_for("first");
-        terminal.press("stty size; echo 're'ady\r");
-        terminal.wait_for("40 100\r\nready\r\n");
+        // The shell comes when there is a terminal for it.
+        terminal.press("\r");
+        terminal.wait_for("# ");
         assert!(terminal.is_raw());
-        tcsetwinsize(&terminal.keys, size(33, 77)).unwrap();
-        // The shell has seen it when it asks where the cursor is.
-        terminal.wait_for("\x1b[6n");
-        terminal.press("stty size\r");
-        terminal.wait_for("33 77\r\n");
+        // The answers have no quotes, unlike the echo; after each there is a prompt.
+        let mut command = |keys: &str, answer: &str| {
+            terminal.shown.clear();
+            terminal.press(keys);
+            terminal.wait_for(answer);
+            let end = terminal.shown.find(answer).unwrap_or_default() + answer.len();
+            terminal.shown.drain(..end);
+            terminal.wait_for("# ");
+        };
+        command("stty size; echo 're'ady\r", "40 100\r\nready\r\n");
         // Edited by the shell: to the begin of the line, and a letter taken out.
-        terminal.press("xecho 'edi'ted\x01\x1b[3~\r");
-        terminal.wait_for("edited\r\n");
-        terminal.press("echo 'sleep'ing; sleep 1000\r");
+        command("xecho 'edi'ted\x01\x1b[3~\r", "edited\r\n");
+        // In children, which get a signal from their begin.
+        terminal.press(
+            "sh -c \"trap 'stty size' WINCH; sleep 1000 & echo 'trap'ped; wait; kill \\$!\"\r",
+        );
+        terminal.wait_for("trapped\r\n");
+        tcsetwinsize(&terminal.keys, size(33, 77)).unwrap();
+        terminal.wait_for("33 77\r\n");
+        terminal.press("sh -c \"echo 'sleep'ing; exec sleep 1000\"\r");
         terminal.wait_for("sleeping\r\n");
         terminal.press("\x03");
         terminal.press("echo 'status' $?\r");

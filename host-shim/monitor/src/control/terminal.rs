@@ -28,7 +28,8 @@ impl RawMode {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        // What was typed before is for the cVM, too.
+        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
         Ok(RawMode { before })
     }
 }
@@ -48,8 +49,9 @@ impl Drop for RawMode {
 /// When the terminal cannot be used.
 pub fn run(stream: &UnixStream, what: &str) -> io::Result<()> {
     let raw = if io::stdin().is_terminal() {
-        eprintln!("[{what}; Ctrl-] leaves it]");
-        Some(RawMode::enter()?)
+        let raw = RawMode::enter()?;
+        eprint!("[{what}; Ctrl-] leaves it]\r\n");
+        Some(raw)
     } else {
         None
     };
