@@ -9,19 +9,36 @@ const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 /// The terminal has another size: not an end, but taken in the same way.
 pub const RESIZED: libc::c_int = libc::SIGWINCH;
 
-fn set() -> libc::sigset_t {
+fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
     // SAFETY: an all-zero set is a valid one, and it is emptied at once.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, RESIZED);
-        for signal in ENDING {
-            if signal != libc::SIGHUP || !is_ignored(signal) {
-                libc::sigaddset(&mut set, signal);
-            }
+        for signal in signals {
+            libc::sigaddset(&mut set, signal);
         }
         set
     }
+}
+
+/// All that the monitor takes.
+fn set() -> libc::sigset_t {
+    let ending = ENDING
+        .into_iter()
+        .filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal));
+    set_of(ending.chain([RESIZED]))
+}
+
+fn block_in_this_thread(set: &libc::sigset_t) {
+    // SAFETY: a valid set.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, std::ptr::null_mut()) };
+}
+
+/// The next of these that comes; `None` when it cannot be waited for.
+fn wait_for(set: &libc::sigset_t) -> Option<libc::c_int> {
+    let mut signal = 0;
+    // SAFETY: both are valid.
+    (unsafe { libc::sigwait(set, &mut signal) } == 0).then_some(signal)
 }
 
 /// Whether whoever started the monitor had the signal ignored, as `nohup` does.
@@ -42,8 +59,7 @@ pub fn ignore_file_limit() {
 
 /// Blocks the signals in the calling thread and all that it will start. Call it before there are others.
 pub fn block() {
-    // SAFETY: a valid set.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
+    block_in_this_thread(&set());
 }
 
 /// Calls `tell` whenever the terminal has got another size. Call it before there are other threads than the calling one.
@@ -52,20 +68,12 @@ pub fn block() {
 ///
 /// When there is no thread.
 pub fn on_resize(mut tell: impl FnMut() + Send + 'static) -> io::Result<()> {
-    // SAFETY: an all-zero set is a valid one, and it is emptied at once; the mask is set to a valid one.
-    let set = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, RESIZED);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        set
-    };
+    let set = set_of([RESIZED]);
+    block_in_this_thread(&set);
     std::thread::Builder::new()
         .name("terminal size".to_owned())
         .spawn(move || {
-            let mut signal = 0;
-            // SAFETY: both are valid.
-            while unsafe { libc::sigwait(&set, &mut signal) } == 0 {
+            while wait_for(&set).is_some() {
                 tell();
             }
         })?;
@@ -82,12 +90,7 @@ pub fn listen<E: Send + 'static>(events: Sender<E>, tell: fn(i32) -> E) -> io::R
         .name("signals".to_owned())
         .spawn(move || {
             let set = set();
-            loop {
-                let mut signal = 0;
-                // SAFETY: both are valid.
-                if unsafe { libc::sigwait(&set, &mut signal) } != 0 {
-                    return;
-                }
+            while let Some(signal) = wait_for(&set) {
                 if events.send(tell(signal)).is_err() {
                     return;
                 }

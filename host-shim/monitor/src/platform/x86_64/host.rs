@@ -89,15 +89,15 @@ impl Host {
 /// Whether the host itself tells the time by the time stamp counter: it has looked closer than we can.
 fn tsc_counts_time() -> bool {
     const CLOCKS: [&str; 3] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page"];
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    let processors = read("/proc/cpuinfo");
-    let flags = processors
-        .lines()
-        .find_map(|line| line.strip_prefix("flags"))
-        .unwrap_or_default();
-    let has = |flag| flags.split_ascii_whitespace().any(|word| word == flag);
-    CLOCKS.contains(&clock.trim()) && has("constant_tsc") && has("nonstop_tsc")
+    // Leaf, and bit of EDX, that tell of an invariant counter: it has one rate and does not stop.
+    const POWER_MANAGEMENT: u32 = 0x8000_0007;
+    const INVARIANT: u32 = 1 << 8;
+    let last = __cpuid_count(0x8000_0000, 0).eax;
+    if last < POWER_MANAGEMENT || __cpuid_count(POWER_MANAGEMENT, 0).edx & INVARIANT == 0 {
+        return false;
+    }
+    let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    std::fs::read_to_string(clock).is_ok_and(|clock| CLOCKS.contains(&clock.trim()))
 }
 
 /// How many processors the process may use.
