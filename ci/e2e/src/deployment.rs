@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use crate::environment::Environment;
 use crate::error::HarnessError;
-use crate::run::Running;
+use crate::run::{CONTROL_SOCKET, Running};
 
 /// Where the first cVM is mapped.
 pub const BASE: u64 = 0x1000_0000_0000;
@@ -170,6 +170,12 @@ impl Deployment {
     pub fn argument(mut self, argument: &str) -> Deployment {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// With a control socket of its own: [`Running::operate`].
+    #[must_use]
+    pub fn controlled(self) -> Deployment {
+        self.argument("--control").argument(CONTROL_SOCKET)
     }
 
     /// Makes the folder with the monitor's file and a disk for each cVM, and starts the monitor.

@@ -2,7 +2,7 @@
 //! A process under observation.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +15,9 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::HarnessError;
+
+/// In the folder of the run.
+pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 
 /// Which output a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +189,34 @@ impl Running {
     /// The folder of the run.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What an operating command of these words is called with, for a deployment that is [controlled](crate::Deployment::controlled).
+    pub fn operating(&self, words: &[&str]) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+        arguments.push("--control".into());
+        arguments.push(self.folder.join(CONTROL_SOCKET).into());
+        arguments
+    }
+
+    /// An operating command.
+    ///
+    /// # Errors
+    ///
+    /// [`HarnessError::Process`], also when it does not succeed.
+    pub fn operate(&self, monitor: &Path, words: &[&str]) -> Result<(), HarnessError> {
+        let what = || format!("monitor {}", words.join(" "));
+        let output = Command::new(monitor)
+            .args(self.operating(words))
+            .output()
+            .map_err(process_error(what()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(process_error(what())(io::Error::other(
+            said.trim().to_owned(),
+        )))
     }
 
     /// Sends a signal.

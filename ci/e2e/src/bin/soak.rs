@@ -8,7 +8,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use capstream_e2e::{Cvm, Deployment, Environment, HarnessError, Running};
+use capstream_e2e::{Cvm, Deployment, Environment, HarnessError};
 
 const SENDERS: usize = 3;
 const RECEIVERS: usize = 2;
@@ -85,27 +85,6 @@ fn names(kind: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{kind}{number}")).collect()
 }
 
-/// An operating command, which has to succeed.
-fn operate(environment: &Environment, running: &Running, words: &[&str]) -> Result<(), SoakError> {
-    let output = std::process::Command::new(&environment.monitor)
-        .args(words)
-        .arg("--control")
-        .arg(running.folder().join("control.sock"))
-        .output()
-        .map_err(|source| SoakError::Host {
-            what: format!("monitor {}", words.join(" ")),
-            source,
-        })?;
-    if !output.status.success() {
-        return failed(format!(
-            "monitor {}: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        ));
-    }
-    Ok(())
-}
-
 /// The number before a word in the last line that has it.
 fn last_count<'a>(lines: impl Iterator<Item = &'a str>, word: &str) -> u64 {
     lines
@@ -123,9 +102,7 @@ fn soak(time: Duration, seed: u64) -> Result<(), SoakError> {
     let receivers = names("receiver", RECEIVERS);
     let keys = names("soak", RECEIVERS);
     let again = "restart: always\nrestart_delay: 0\nstop_timeout: 20";
-    let mut deployment = Deployment::new("soak")
-        .argument("--control")
-        .argument("control.sock");
+    let mut deployment = Deployment::new("soak").controlled();
     for (name, key) in receivers.iter().zip(&keys) {
         let args = format!("/ld.so /tests/soak receive {key}");
         deployment = deployment.cvm(Cvm::new(name, &args).keys(again));
@@ -161,11 +138,11 @@ fn soak(time: Duration, seed: u64) -> Result<(), SoakError> {
         };
         // Killed at once, or asked to end: both come back.
         if random.below(3) > 0 {
-            operate(&environment, &running, &["kill", name])?;
-            operate(&environment, &running, &["restart", name])?;
+            running.operate(&environment.monitor, &["kill", name])?;
+            running.operate(&environment.monitor, &["restart", name])?;
             kills += 1;
         } else {
-            operate(&environment, &running, &["restart", name])?;
+            running.operate(&environment.monitor, &["restart", name])?;
             restarts += 1;
         }
         if early.is_none() && begin.elapsed() > time / 3 {
@@ -185,7 +162,7 @@ fn soak(time: Duration, seed: u64) -> Result<(), SoakError> {
     }
     // Senders first, so that what they sent is taken.
     for name in senders.iter().chain(&receivers) {
-        operate(&environment, &running, &["stop", name])?;
+        running.operate(&environment.monitor, &["stop", name])?;
     }
     let outcome = running.finish(Duration::from_secs(60))?;
     let mut messages = 0;

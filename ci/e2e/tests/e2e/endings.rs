@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How programs end, and what the monitor says about it.
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -148,17 +147,6 @@ fn stack_overflow() {
     assert_reported(&outcome, "deep", "");
 }
 
-/// An operating command, which has to succeed.
-fn operate(running: &Running, words: &[&str]) {
-    let output = Command::new(&runs::environment().monitor)
-        .args(words)
-        .arg("--control")
-        .arg(running.folder().join("control.sock"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{words:?}: {output:?}");
-}
-
 /// The power button ends a cVM at any time of its start, and is not forgotten.
 #[test]
 fn power_button_during_the_start() {
@@ -166,24 +154,23 @@ fn power_button_during_the_start() {
     let keys = format!("restart: always\nstop_timeout: {}", limit.as_secs());
     let mut running = runs::start(
         &Deployment::new("power_button")
-            .argument("--control")
-            .argument("control.sock")
+            .controlled()
             .cvm(Cvm::new("alone", "/ld.so /tests/soak receive nobody").keys(&keys)),
     );
     let receiving = |running: &mut Running| running.wait_for_line("receiving", limit).unwrap();
     receiving(&mut running);
     let begin = Instant::now();
-    operate(&running, &["restart", "alone"]);
+    runs::operate(&running, &["restart", "alone"]);
     receiving(&mut running);
     let start = begin.elapsed();
     let presses = u32::try_from(runs::volume(60).max(6)).unwrap();
     for press in 0..presses {
-        operate(&running, &["restart", "alone"]);
+        runs::operate(&running, &["restart", "alone"]);
         // Not for something to happen: this is when the button is pressed.
         thread::sleep(start * press / presses);
     }
     let begin = Instant::now();
-    operate(&running, &["stop", "alone"]);
+    runs::operate(&running, &["stop", "alone"]);
     let outcome = runs::finish(running);
     assert!(
         begin.elapsed() < limit && !outcome.contains("did not power off"),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use capstream_e2e::environment::checkout;
 use capstream_e2e::{Deployment, Ended, Program};
 
 use crate::runs;
@@ -259,8 +260,7 @@ fn an_image_of_a_folder() {
     std::os::unix::fs::symlink("bin/tree", source.join("link")).unwrap();
     fs::hard_link(source.join("etc/group"), source.join("etc/same")).unwrap();
     let image = folder.join("made.img");
-    let tool = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
-        .join("../../disk-image/make-image");
+    let tool = checkout().join("disk-image/make-image");
     let made = Command::new(tool)
         .args(["--free", "8M", "--from"])
         .arg(&source)

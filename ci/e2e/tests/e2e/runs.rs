@@ -42,6 +42,13 @@ pub fn finish(running: Running) -> Outcome {
     }
 }
 
+/// An operating command, which has to succeed.
+pub fn operate(running: &Running, words: &[&str]) {
+    if let Err(error) = running.operate(&environment().monitor, words) {
+        panic!("{error}");
+    }
+}
+
 /// Runs a deployment in which every program succeeds.
 pub fn succeed(deployment: &Deployment) -> Outcome {
     let outcome = run(deployment);

@@ -8,6 +8,7 @@ mod needs_virtual_memory {
     use std::process::{Command, Output, Stdio};
     use std::time::Duration;
 
+    use capstream_e2e::environment::checkout;
     use capstream_e2e::{Cvm, Deployment, Ended, Environment, Program, Running};
     use rustix::process::Signal;
 
@@ -376,7 +377,7 @@ mod needs_virtual_memory {
     /// Compiles something in this folder of tests; tells what came of it.
     fn compiled(name: &str, compiler: &str, arguments: &[&str], source: &str) -> Vec<u8> {
         let output = folder(name).join("program");
-        let source = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join(source);
+        let source = checkout().join("ci/e2e/tests/e2e/stock").join(source);
         let mut command = Command::new(compiler);
         on_the_host(command.args(arguments).arg(source).arg("-o").arg(&output));
         fs::read(output).unwrap()
@@ -386,12 +387,7 @@ mod needs_virtual_memory {
     #[test]
     fn rust() {
         let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-        let bytes = compiled(
-            "rust",
-            &compiler,
-            &["--edition=2024"],
-            "tests/e2e/stock/program.rs",
-        );
+        let bytes = compiled("rust", &compiler, &["--edition=2024"], "program.rs");
         let program = brought("rust", bytes, "").options(&["--env", "RUST_BACKTRACE=1"]);
         let ended = run(&program);
         assert_eq!(
@@ -416,8 +412,7 @@ mod needs_virtual_memory {
     /// What the stock compiler makes by default, at a fixed address with the C library, and without that. It has system calls, signals and stacks of its own.
     #[test]
     fn go() {
-        let source = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
-            .join("tests/e2e/stock/program.go");
+        let source = checkout().join("ci/e2e/tests/e2e/stock/program.go");
         for cgo in ["1", "0"] {
             let name = format!("go{cgo}");
             let folder = folder(&name);
@@ -468,7 +463,7 @@ mod needs_virtual_memory {
                 &name,
                 "cc",
                 &[&["-O2", "-Wall", "-pthread"], flags].concat(),
-                "tests/e2e/stock/program.c",
+                "program.c",
             );
             let ended = run(&brought(&name, bytes, ""));
             assert_eq!(
@@ -488,7 +483,7 @@ mod needs_virtual_memory {
             "at_once",
             "cc",
             &["-O2", "-pthread", "-no-pie"],
-            "tests/e2e/stock/program.c",
+            "program.c",
         );
         let script = "cat >/tmp/program && chmod +x /tmp/program
             for n in 1 2 3 4; do /tmp/program & all=\"$all $!\"; done
@@ -626,8 +621,7 @@ while True: blocks.append(os.urandom(1 << 20))'
     fn messages_in_python() {
         let environment = runs::environment();
         let folder = folder("messages");
-        let examples = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
-            .join("../../disk-image/examples");
+        let examples = checkout().join("disk-image/examples");
         let example = examples.join("cap_stream.py");
         let python = folder.join("python");
         on_the_host(

@@ -210,8 +210,7 @@ mod needs_virtual_memory {
         // Of several cVMs none has the monitor's own input.
         let mut running = runs::start(
             &Deployment::new("console_shell")
-                .argument("--control")
-                .argument("control.sock")
+                .controlled()
                 .cvm(cvm(
                     "shell",
                     r#"[/bin/sh, -c, "echo here; read line; exec busybox sh"]"#,
@@ -221,13 +220,7 @@ mod needs_virtual_memory {
         running
             .wait_for_line("here", environment.limit(LIMIT))
             .unwrap();
-        let socket = running.folder().join("control.sock");
-        let operate = |words: &[&str]| {
-            let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
-            arguments.extend(["--control".into(), socket.clone().into()]);
-            arguments
-        };
-        let mut terminal = Terminal::of(operate(&["console", "shell"]));
+        let mut terminal = Terminal::of(running.operating(&["console", "shell"]));
         terminal.wait_for("console of cVM `shell`");
         // The shell comes when there is a terminal for it.
         terminal.press("\r");
@@ -259,11 +252,7 @@ mod needs_virtual_memory {
         terminal.wait_for("status 130\r\n");
         terminal.press("exit 5\r");
         assert_eq!(terminal.finish(), Some(0), "{}", terminal.shown);
-        let stopped = Command::new(&environment.monitor)
-            .args(operate(&["stop", "other"]))
-            .status()
-            .unwrap();
-        assert!(stopped.success());
+        runs::operate(&running, &["stop", "other"]);
         let outcome = runs::finish(running);
         assert!(
             outcome
