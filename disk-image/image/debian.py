@@ -6,15 +6,19 @@ fakeroot. No right of root and no namespace is needed for that. So there are use
 installation; services are not started.
 """
 
+import io
 import os
 import shutil
+import stat
 import subprocess
 
 from . import archive
-from .tree import ImageError
+from .tree import ImageError, Node
 
 # The host's, which mmdebstrap lends to the scripts.
 OF_THE_HOST = (["etc", "resolv.conf"], ["etc", "hostname"])
+# The package netbase writes this file, or who else installs Debian. Without it programs do not know `localhost`.
+HOSTS = b"127.0.0.1\tlocalhost\n"
 
 
 def read(packages, suite, mirror, work, pool, epoch):
@@ -37,4 +41,6 @@ def read(packages, suite, mirror, work, pool, epoch):
     os.unlink(output)
     for parts in OF_THE_HOST:
         tree.remove(parts)
+    if tree.find(["etc", "hosts"]) is None:
+        tree.put("etc/hosts", Node(stat.S_IFREG, 0o644, content=pool.keep(io.BytesIO(HOSTS), len(HOSTS), "etc/hosts"), owned=True))
     return tree

@@ -420,6 +420,9 @@ class Debian(ImageTest):
         # Of the machine that it was made on.
         self.assertIsNone(self.stat(image, "/etc/resolv.conf"))
         self.assertIsNone(self.stat(image, "/etc/hostname"))
+        # Of no package among these.
+        self.assertEqual(self.content(image, "/etc/hosts"), "127.0.0.1\tlocalhost\n")
+        self.assert_stat(image, "/etc/hosts", mode=0o644, uid=0, gid=0)
 
     def test_a_package_that_is_not_there(self):
         self.refused("--debian", "no-such-package-at-all", says=["no-such-package-at-all", "bookworm"])
