@@ -208,6 +208,201 @@ mod needs_virtual_memory {
         python("python_memory", &["maps", "big", "libraries", "files"]);
     }
 
+    /// CPython's own tests of some modules, as Debian ships them, or those of them that have these names; less those that
+    /// `stock/cpython.ignored` names with the reasons. So many of them, at least, are run and not skipped, and none fails.
+    fn cpython(name: &str, options: &[&str], modules: &[&str], names: &[&str], least: usize) {
+        cpython_by(&[], name, options, modules, names, least);
+    }
+
+    /// The same, started by another program.
+    fn cpython_by(
+        starter: &[&str],
+        name: &str,
+        options: &[&str],
+        modules: &[&str],
+        names: &[&str],
+        least: usize,
+    ) {
+        // What hangs says where, before all is ended.
+        let mut test = vec!["python3", "-m", "test", "-v", "--timeout", "200"];
+        // Without a terminal these are skipped.
+        test.extend(["--use", "curses"]);
+        let ignored = include_str!("stock/cpython.ignored").lines();
+        for pattern in ignored.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            test.extend(["--ignore", pattern]);
+        }
+        for pattern in names {
+            test.extend(["--match", pattern]);
+        }
+        let program = program(name, &[starter, &test, modules].concat()).options(options);
+        let environment = runs::environment();
+        let ended = match program.run(&environment, environment.limit(3 * LIMIT)) {
+            Ok(ended) => ended,
+            Err(error) => panic!("{error}"),
+        };
+        let output = text(&ended);
+        let number = |text: &str| -> usize {
+            let digits = text.chars().take_while(char::is_ascii_digit);
+            digits.collect::<String>().parse().unwrap_or_default()
+        };
+        // Each module says "Ran 12 tests in 0.123s" and "OK (skipped=3)", unless it is skipped as a whole.
+        let ran: Vec<_> = output
+            .lines()
+            .filter_map(|line| line.strip_prefix("Ran ").map(number))
+            .collect();
+        let skipped: usize = output
+            .lines()
+            .filter(|line| line.starts_with("OK ("))
+            .filter_map(|line| line.split_once("skipped="))
+            .map(|(_, rest)| number(rest))
+            .sum();
+        let passed = ran.iter().sum::<usize>() - skipped;
+        assert!(
+            ended.status.code() == Some(0)
+                && output.contains("Tests result: SUCCESS")
+                && ran.len() == modules.len()
+                && passed >= least,
+            "{}; {passed} tests of {} modules passed, instead of {least} of {}:\n{output}\n{}",
+            ended.status,
+            ran.len(),
+            modules.len(),
+            ended.errors
+        );
+    }
+
+    const ABOUT_FILES: [&str; 19] = [
+        "test_os",
+        "test_posix",
+        "test_stat",
+        "test_file",
+        "test_fileio",
+        "test_bufio",
+        "test_filecmp",
+        "test_glob",
+        "test_genericpath",
+        "test_posixpath",
+        "test_pathlib",
+        "test_shutil",
+        "test_tempfile",
+        "test_mmap",
+        "test_fcntl",
+        "test_largefile",
+        "test_resource",
+        "test_pwd",
+        "test_grp",
+    ];
+
+    /// By root, on a disk.
+    #[test]
+    fn cpython_files_on_a_disk() {
+        let options = ["--env", "TMPDIR=/var/tmp"];
+        cpython("cpython_disk", &options, &ABOUT_FILES, &[], 1250);
+    }
+
+    /// By somebody who may not do everything, in memory.
+    #[test]
+    fn cpython_files_of_a_user() {
+        let options = ["--user", "www-data"];
+        cpython("cpython_user", &options, &ABOUT_FILES, &[], 1250);
+    }
+
+    #[test]
+    fn cpython_processes() {
+        let modules = ["test_subprocess", "test_popen", "test_fork1", "test_wait4"];
+        cpython("cpython_processes", &[], &modules, &[], 190);
+    }
+
+    /// Locks, queues, pipes and memory that processes share.
+    #[test]
+    fn cpython_processes_that_share() {
+        let names = [
+            "Lock",
+            "Semaphore",
+            "Event",
+            "Value",
+            "Array",
+            "Queue",
+            "Connection",
+            "PicklingConnections",
+            "Listener",
+            "Heap",
+            "SharedCTypes",
+            "SharedMemory",
+            "Finalize",
+        ]
+        .map(|class| format!("test.test_multiprocessing_fork.WithProcessesTest{class}.*"));
+        let names = names.each_ref().map(String::as_str);
+        cpython(
+            "cpython_sharing",
+            &[],
+            &["test_multiprocessing_fork"],
+            &names,
+            55,
+        );
+    }
+
+    #[test]
+    fn cpython_threads() {
+        let modules = ["test_thread", "test_threading", "test_time"];
+        cpython("cpython_threads", &[], &modules, &[], 250);
+    }
+
+    #[test]
+    fn cpython_signals() {
+        let modules = [
+            "test_signal",
+            "test_threadsignals",
+            "test_eintr",
+            "test_file_eintr",
+        ];
+        cpython("cpython_signals", &[], &modules, &[], 65);
+    }
+
+    #[test]
+    fn cpython_sockets() {
+        let modules = [
+            "test_socket",
+            "test_select",
+            "test_selectors",
+            "test_poll",
+            "test_epoll",
+        ];
+        cpython("cpython_sockets", &[], &modules, &[], 480);
+    }
+
+    /// Loops that wait for many things at once: sockets, files that are sent, processes by their descriptors.
+    #[test]
+    fn cpython_event_loops() {
+        let names = [
+            "test_sock_lowlevel",
+            "test_sendfile",
+            "test_streams",
+            "test_unix_events",
+            "test_subprocess.SubprocessPidfdWatcherTests",
+        ]
+        .map(|part| format!("test.test_asyncio.{part}.*"));
+        let names = names.each_ref().map(String::as_str);
+        cpython("cpython_event_loops", &[], &["test_asyncio"], &names, 300);
+    }
+
+    /// With a pseudo terminal as the controlling terminal, without which half of these would be skipped.
+    #[test]
+    fn cpython_terminals() {
+        let script =
+            "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+        let modules = [
+            "test_pty",
+            "test_openpty",
+            "test_ioctl",
+            "test_readline",
+            "test_curses",
+            "test_getpass",
+        ];
+        let options = ["--env", "TERM=linux"];
+        let starter = ["python3", "-c", script];
+        cpython_by(&starter, "cpython_terminals", &options, &modules, &[], 100);
+    }
+
     /// A cVM with a server at a port that is published at one of the host's.
     fn serve(name: &str, script: &str, port: u16, inner: u16) -> Running {
         let environment = runs::environment();
