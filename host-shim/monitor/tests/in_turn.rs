@@ -44,16 +44,18 @@ fn holdings(monitor: &Monitor) -> Holdings {
     }
 }
 
-/// In KiB.
+/// The memory the process has of its own, in KiB. Without pages of files: which of the program's own are in memory is the host's affair,
+/// and not before the last line of code has run all are.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.unwrap()
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
+    ["RssAnon:", "RssShmem:"]
+        .iter()
+        .map(|kind| {
+            let line = status.lines().find_map(|line| line.strip_prefix(kind));
+            let number = line.unwrap().split_whitespace().next().unwrap();
+            number.parse::<u64>().unwrap()
+        })
+        .sum()
 }
 
 /// Starts two that talk, or one that ends in another way; with a disk, whose device has a thread.
