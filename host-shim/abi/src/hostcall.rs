@@ -95,7 +95,7 @@ hostcalls! {
     /// [`crate::irq::CAPABILITY`]. Never blocks. `EPIPE` when the endpoint is gone.
     407 Wait HOSTCALL_WAIT;
     /// `(id)`: by the endpoint's owner on its own vCPU: raises [`crate::irq::CAPABILITY`] in every cVM that asked by [`Hostcall::Wait`];
-    /// by the endpoint's portal: raises it in the cVM that owns the endpoint.
+    /// by the endpoint's portal: raises it in the cVM that owns the endpoint, once, when the portal has returned.
     408 Wake HOSTCALL_WAKE;
     /// `(portal, cookie, key, device, class)`: publishes a portal under the 10 byte key at `key` among the keys of its [`class`]; `device` is a number
     /// for the log. Returns the endpoint's id. `EADDRINUSE` and `EACCES` as for [`Hostcall::FileAdvertise`], `EINVAL` when there is no such class.

@@ -4,7 +4,7 @@
 use std::sync::Mutex as StdMutex;
 use std::sync::PoisonError;
 
-use crate::{Armed, ArmedSet, InFlight, Key, Kind, Owner, Revocation};
+use crate::{Armed, ArmedSet, InFlight, Key, Kind, LastOut, Owner, Revocation};
 
 /// Something published under a key: what it is (`P`), whose it is, who uses it and who waits for it.
 ///
@@ -69,6 +69,12 @@ impl<P> Endpoint<P> {
     #[inline]
     pub fn enter(&self) -> Option<InFlight<'_>> {
         self.revocation.enter()
+    }
+
+    /// As [`Endpoint::enter`], for code that cannot tell those who wait for a revocation where it stands; see [`Revocation::enter_bare`].
+    #[inline]
+    pub fn enter_bare(&self) -> Result<InFlight<'_>, Option<LastOut<'_>>> {
+        self.revocation.enter_bare()
     }
 
     /// Whether it was taken back.

@@ -236,13 +236,8 @@ impl<S, F> Handles<S, F> {
     /// [`RegistryError::NotAHandle`].
     #[inline]
     pub fn stream(&mut self, handle: u64) -> Result<&Arc<Endpoint<S>>, RegistryError> {
-        match self.entry(handle) {
-            Some(Entry::Connected(Object::Stream(endpoint), _)) => Ok(endpoint),
-            _ => Err(RegistryError::NotAHandle {
-                handle,
-                wanted: "portal",
-            }),
-        }
+        self.make_current(handle);
+        self.known_stream(handle)
     }
 
     /// The published range behind a handle of this cVM's. Lock-free as [`Handles::stream`].
@@ -265,7 +260,8 @@ impl<S, F> Handles<S, F> {
         &mut self,
         handle: u64,
     ) -> Result<(&Arc<Endpoint<F>>, Permissions), RegistryError> {
-        match self.entry(handle) {
+        self.make_current(handle);
+        match self.known(handle) {
             Some(Entry::Connected(Object::File(endpoint), mask)) => Ok((endpoint, *mask)),
             _ => Err(RegistryError::NotAHandle {
                 handle,
@@ -281,28 +277,77 @@ impl<S, F> Handles<S, F> {
     /// [`RegistryError::NotAnObject`].
     #[inline]
     pub fn own_stream(&mut self, id: u64) -> Result<&Arc<Endpoint<S>>, RegistryError> {
-        match self.entry(id) {
+        self.make_current(id);
+        self.known_own_stream(id)
+    }
+
+    #[inline]
+    fn make_current(&mut self, number: u64) {
+        if !self.is_current(number) {
+            self.refresh(number);
+        }
+    }
+
+    /// Whether what was last looked up under a number is what it stands for now. Lock-free; otherwise [`Handles::refresh`] helps.
+    #[inline]
+    pub fn is_current(&self, number: u64) -> bool {
+        let Some((index, now)) = self.sequence(number) else {
+            // It stands for nothing, now and ever.
+            return true;
+        };
+        self.cached
+            .get(index)
+            .is_some_and(|cached| cached.sequence == now)
+    }
+
+    /// The portal that was behind a handle of this cVM's when it was last looked up; see [`Handles::is_current`]. Never locks.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NotAHandle`].
+    #[inline]
+    pub fn known_stream(&self, handle: u64) -> Result<&Arc<Endpoint<S>>, RegistryError> {
+        match self.known(handle) {
+            Some(Entry::Connected(Object::Stream(endpoint), _)) => Ok(endpoint),
+            _ => Err(RegistryError::NotAHandle {
+                handle,
+                wanted: "portal",
+            }),
+        }
+    }
+
+    /// The portal of this cVM's own that had an id when it was last looked up. Never locks.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NotAnObject`].
+    #[inline]
+    pub fn known_own_stream(&self, id: u64) -> Result<&Arc<Endpoint<S>>, RegistryError> {
+        match self.known(id) {
             Some(Entry::Owned(Object::Stream(endpoint))) => Ok(endpoint),
             _ => Err(RegistryError::NotAnObject { id }),
         }
     }
 
     #[inline]
-    fn entry(&mut self, number: u64) -> Option<&Entry<S, F>> {
+    fn known(&self, number: u64) -> Option<&Entry<S, F>> {
         let index = usize::try_from(number).ok()?;
-        let now = self.table.sequences.get(index)?.load(Ordering::Acquire);
-        if self
-            .cached
-            .get(index)
-            .is_none_or(|cached| cached.sequence != now)
-        {
-            self.refresh(index);
-        }
         self.cached.get(index).map(|cached| &cached.entry)
     }
 
+    #[inline]
+    fn sequence(&self, number: u64) -> Option<(usize, u64)> {
+        let index = usize::try_from(number).ok()?;
+        let now = self.table.sequences.get(index)?.load(Ordering::Acquire);
+        Some((index, now))
+    }
+
+    /// Looks up what a number stands for. It takes a lock.
     #[cold]
-    fn refresh(&mut self, index: usize) {
+    pub fn refresh(&mut self, number: u64) {
+        let Some((index, _)) = self.sequence(number) else {
+            return;
+        };
         while self.cached.len() <= index {
             self.cached.push(Cached {
                 sequence: 0,

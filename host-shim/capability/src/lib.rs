@@ -45,4 +45,4 @@ pub use owner::{MAX_CVMS, Owner};
 pub use permissions::Permissions;
 pub use publication::{Mode, Portal, Publication};
 pub use registry::{Advertised, Connected, Limits, ObjectInfo, Registry, RegistryError, Revoked};
-pub use revocation::{InFlight, Revocation};
+pub use revocation::{InFlight, LastOut, Revocation};

@@ -46,9 +46,21 @@ impl Revocation {
     /// Goes inside until the guard is dropped; `None` once revoked. Never blocks.
     #[inline]
     pub fn enter(&self) -> Option<InFlight<'_>> {
+        self.enter_bare()
+            .map_err(|last| last.map(LastOut::tell))
+            .ok()
+    }
+
+    /// The same for code that cannot tell those who wait where it stands: once revoked, somebody else has to if there is a [`LastOut`].
+    #[inline]
+    pub fn enter_bare(&self) -> Result<InFlight<'_>, Option<LastOut<'_>>> {
         let before = self.state.fetch_add(1, Ordering::Acquire);
-        let guard = InFlight { revocation: self };
-        (before & REVOKED == 0).then_some(guard)
+        if before & REVOKED == 0 {
+            return Ok(InFlight {
+                revocation: Some(self),
+            });
+        }
+        Err(self.leave())
     }
 
     /// Lets nobody in any more. Returns whether this call did it.
@@ -99,16 +111,9 @@ impl Revocation {
     }
 
     #[inline]
-    fn leave(&self) {
-        if self.state.fetch_sub(1, Ordering::AcqRel) == REVOKED | 1 {
-            self.left_last();
-        }
-    }
-
-    #[cold]
-    fn left_last(&self) {
-        *lock(&self.drained) = true;
-        self.changed.notify_all();
+    fn leave(&self) -> Option<LastOut<'_>> {
+        let before = self.state.fetch_sub(1, Ordering::AcqRel);
+        (before == REVOKED | 1).then_some(LastOut { revocation: self })
     }
 }
 
@@ -122,12 +127,39 @@ impl Default for Revocation {
 #[derive(Debug)]
 #[must_use = "dropping it ends the use"]
 pub struct InFlight<'a> {
-    revocation: &'a Revocation,
+    /// `None` once it has been left.
+    revocation: Option<&'a Revocation>,
+}
+
+impl<'a> InFlight<'a> {
+    /// Ends the use, for code that cannot tell those who wait for that where it stands: somebody else has to if there is a [`LastOut`].
+    #[inline]
+    pub fn leave(mut self) -> Option<LastOut<'a>> {
+        self.revocation.take().and_then(Revocation::leave)
+    }
 }
 
 impl Drop for InFlight<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.revocation.leave();
+        if let Some(last) = self.revocation.take().and_then(Revocation::leave) {
+            last.tell();
+        }
+    }
+}
+
+/// The last one has left what is revoked, and whoever waits for that does not know yet.
+#[derive(Debug)]
+#[must_use = "somebody waits for this"]
+pub struct LastOut<'a> {
+    revocation: &'a Revocation,
+}
+
+impl LastOut<'_> {
+    /// Tells those who wait. It takes a lock.
+    #[cold]
+    pub fn tell(self) {
+        *lock(&self.revocation.drained) = true;
+        self.revocation.changed.notify_all();
     }
 }

@@ -315,6 +315,35 @@ fn what_one_vcpu_gives_back_is_gone_for_the_others() {
 }
 
 #[test]
+fn what_was_looked_up_is_known_without_a_lock() {
+    let Pair {
+        registry,
+        receiver,
+        sender,
+        id,
+        handle,
+    } = pair();
+    let (mut users, mut owners) = (sender.handles(), receiver.handles());
+    assert!(!users.is_current(handle) && users.known_stream(handle).is_err());
+    assert!(!owners.is_current(id) && owners.known_own_stream(id).is_err());
+    users.refresh(handle);
+    owners.refresh(id);
+    assert!(users.is_current(handle) && owners.is_current(id));
+    let known = Arc::clone(users.known_stream(handle).unwrap());
+    assert!(Arc::ptr_eq(&known, owners.known_own_stream(id).unwrap()));
+    assert!(users.known_own_stream(handle).is_err());
+    // What is given back is still known, and known to be outdated.
+    registry.disconnect(&sender, handle).unwrap();
+    assert!(!users.is_current(handle) && users.known_stream(handle).is_ok());
+    users.refresh(handle);
+    assert!(users.is_current(handle));
+    assert_eq!(users.known_stream(handle).unwrap_err().errno(), EBADF);
+    // Beyond all numbers there is nothing to look up.
+    users.refresh(u64::MAX);
+    assert!(users.is_current(u64::MAX) && users.known_stream(u64::MAX).is_err());
+}
+
+#[test]
 fn limits_are_per_owner_and_per_sort() {
     let registry: Names = Registry::new(Limits {
         streams: 2,
@@ -396,6 +425,34 @@ fn a_revocation_ends_when_the_last_user_leaves() {
             [pair.sender.owner()]
         );
     });
+}
+
+#[test]
+fn whoever_waits_for_the_last_user_can_be_told_later() {
+    let Pair {
+        registry,
+        receiver,
+        sender,
+        id,
+        handle,
+    } = pair();
+    let mut handles = sender.handles();
+    let endpoint = Arc::clone(handles.stream(handle).unwrap());
+    let inside = endpoint.enter_bare().unwrap();
+    assert!(endpoint.enter_bare().unwrap().leave().is_none());
+    thread::scope(|scope| {
+        let revoked = scope.spawn(|| registry.revoke(&receiver, id, LONG));
+        while !endpoint.is_revoked() {
+            thread::yield_now();
+        }
+        // Somebody else is inside, who will be the last.
+        assert!(endpoint.enter_bare().unwrap_err().is_none());
+        inside.leave().unwrap().tell();
+        revoked.join().unwrap().unwrap();
+    });
+    // A late one is the last again.
+    endpoint.enter_bare().unwrap_err().unwrap().tell();
+    assert!(endpoint.enter().is_none());
 }
 
 #[test]

@@ -9,10 +9,10 @@
 //!
 //! # States of a vCPU in here
 //!
-//! `transfer` is set while a portal runs on behalf of this cVM. Then only the hostcalls that a portal may make are answered, all of them
+//! `transfer.runs` is set while a portal runs on behalf of this cVM. Then only the hostcalls that a portal may make are answered, all of them
 //! light; `connections` stays borrowed by the `Call` that started the portal.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::sync::Arc;
 
 use capstream_abi::boot::{MMIO_BASE, MMIO_STRIDE, PAGE};
@@ -21,7 +21,7 @@ use capstream_abi::{
     Window, irq, page_access, passes_memory, power_off,
 };
 use capstream_capability::{
-    Capability, CapabilityError, Class, Endpoint, Key, Kind, Mode, Permissions, Portal,
+    Capability, CapabilityError, Class, Endpoint, Key, Kind, LastOut, Mode, Permissions, Portal,
     Publication, RegistryError,
 };
 use capstream_config::Access;
@@ -112,19 +112,19 @@ fn to_code(answer: Answer) -> i64 {
     }
 }
 
-/// What a portal may fetch, and whose it is, while it runs on behalf of this cVM.
-#[derive(Clone, Copy)]
+/// What a portal may fetch, and whose it is, while it runs on behalf of this cVM. It is written and read in place, a word at a time: a copy of
+/// all of it would load several words at once that were just stored one by one, for which processors wait.
 struct Transfer {
+    /// Whether a portal runs.
+    runs: bool,
     /// The sender's bytes.
     source: Capability,
     /// What the portal's owner may touch.
     authority: Capability,
-    /// And in its window, if it has one.
-    window: Option<Capability>,
+    /// And in its window.
+    window: Capability,
     /// How the portal calls its addresses.
     addressing: Addressing,
-    /// The index of the portal's owner.
-    owner: u16,
 }
 
 /// What the hostcalls of one cVM work on.
@@ -210,7 +210,10 @@ pub struct CvmCalls {
     low: OnceCell<Capability>,
     addressing: Addressing,
     connections: RefCell<Connections>,
-    transfer: Cell<Option<Transfer>>,
+    transfer: RefCell<Transfer>,
+    /// Whether the portal that runs wants its owner to look, which it is told when the portal has returned: then it finds all of what the
+    /// portal did, and is told once.
+    wake_owner: Cell<bool>,
     outcome: RefCell<Option<Outcome>>,
     /// In how many ranges of its window system calls can be patched.
     patch_ranges: Cell<u32>,
@@ -230,7 +233,14 @@ impl CvmCalls {
                 handles: parts.table.handles(),
                 traffic: Vec::new(),
             }),
-            transfer: Cell::new(None),
+            transfer: RefCell::new(Transfer {
+                runs: false,
+                source: Capability::NULL,
+                authority: Capability::NULL,
+                window: Capability::NULL,
+                addressing: parts.receiver.addressing(),
+            }),
+            wake_owner: Cell::new(false),
             outcome: RefCell::new(None),
             patch_ranges: Cell::new(0),
             told_revocations: Cell::new(0),
@@ -280,6 +290,16 @@ impl CvmCalls {
         }
     }
 
+    /// The same for the owner of a portal. Its endpoint is entered, which keeps the line; so it need not be looked up where others may replace it.
+    #[inline]
+    fn interrupt_owner(&self, processor: &dyn Processor, owner: &Receiver) {
+        if owner.owner() == self.parts.receiver.owner() {
+            processor.raise(irq::CAPABILITY);
+        } else {
+            owner.line().raise(irq::CAPABILITY);
+        }
+    }
+
     // The message path.
 
     #[inline]
@@ -289,25 +309,27 @@ impl CvmCalls {
         call: Hostcall,
         arguments: &[u64; 6],
     ) -> Answer {
-        let Some(transfer) = self.transfer.get() else {
+        let transfer = self.transfer.try_borrow().map_err(|_| Errno(libc::EPERM))?;
+        if !transfer.runs {
             return Err(Errno(libc::EPERM));
-        };
+        }
         match call {
             Hostcall::CallFetch => {
                 let [destination, offset, len, ..] = *arguments;
                 let begin = transfer.source.base().wrapping_add(offset);
                 let source = transfer.source.check_load(begin, len)?;
                 let destination = transfer.addressing.to_monitor(destination);
-                let authority = match &transfer.window {
-                    Some(window) if window.covers(destination, 1) => window,
-                    _ => &transfer.authority,
+                let authority = if transfer.window.tag() && transfer.window.covers(destination, 1) {
+                    &transfer.window
+                } else {
+                    &transfer.authority
                 };
                 let destination = authority.check_store(destination, len)?;
                 processor.copy(destination.base(), source.base(), len)?;
                 Ok(0)
             }
             Hostcall::Wake => {
-                self.interrupt(processor, transfer.owner);
+                self.wake_owner.set(true);
                 Ok(0)
             }
             Hostcall::TimeNs => Ok(self.parts.platform.now_ns() as i64),
@@ -321,6 +343,26 @@ impl CvmCalls {
         }
     }
 
+    /// The connections, which know what `number` stands for.
+    #[inline]
+    fn connections_for(
+        &self,
+        processor: &dyn Processor,
+        number: u64,
+    ) -> Result<RefMut<'_, Connections>, Errno> {
+        let mut connections = self
+            .connections
+            .try_borrow_mut()
+            .map_err(|_| Errno(libc::EDEADLK))?;
+        if !connections.handles.is_current(number) {
+            processor.with_thread_state(&mut || {
+                connections.handles.refresh(number);
+                0
+            });
+        }
+        Ok(connections)
+    }
+
     #[inline]
     fn call(&self, processor: &dyn Processor, arguments: &[u64; 6]) -> Answer {
         let [handle, ptr, len, operation, ..] = *arguments;
@@ -332,32 +374,38 @@ impl CvmCalls {
             }
             _ => return Err(Errno(libc::EINVAL)),
         };
-        let mut connections = self
-            .connections
-            .try_borrow_mut()
-            .map_err(|_| Errno(libc::EDEADLK))?;
-        let endpoint = connections.handles.stream(handle)?;
+        let connections = self.connections_for(processor, handle)?;
+        let endpoint = connections.handles.known_stream(handle)?;
         let quota = &self.parts.send_quota;
         let limited = passes && quota.is_limited();
         if limited && !quota.is_open(self.parts.platform.now_ns()) {
             return Err(Errno(libc::EDQUOT));
         }
-        let Some(in_flight) = endpoint.enter() else {
-            return Err(Errno(libc::EPIPE));
+        let in_flight = match endpoint.enter_bare() {
+            Ok(in_flight) => in_flight,
+            Err(last) => {
+                tell(processor, last);
+                return Err(Errno(libc::EPIPE));
+            }
         };
         let Stream {
             portal, receiver, ..
         } = endpoint.payload();
         let Some(stack) = receiver.stacks().take(processor) else {
+            tell(processor, in_flight.leave());
             return Err(Errno(libc::EBUSY));
         };
-        self.transfer.set(Some(Transfer {
-            source,
-            authority: *receiver.authority(),
-            window: receiver.window().copied(),
-            addressing: receiver.addressing(),
-            owner: receiver.owner().index(),
-        }));
+        let Ok(mut transfer) = self.transfer.try_borrow_mut() else {
+            drop(stack);
+            tell(processor, in_flight.leave());
+            return Err(Errno(libc::EDEADLK));
+        };
+        transfer.source = source;
+        transfer.authority = *receiver.authority();
+        transfer.window = *receiver.window();
+        transfer.addressing = receiver.addressing();
+        transfer.runs = true;
+        drop(transfer);
         let call = PortalCall {
             function: portal.function,
             cookie: portal.cookie,
@@ -371,9 +419,14 @@ impl CvmCalls {
         let record = &self.parts.record;
         record.portal_begins(call.owner, passes, call.len);
         let result = processor.call_portal(&call, &**receiver.line());
-        self.transfer.set(None);
+        if let Ok(mut transfer) = self.transfer.try_borrow_mut() {
+            transfer.runs = false;
+        }
         drop(stack);
-        drop(in_flight);
+        if self.wake_owner.replace(false) {
+            self.interrupt_owner(processor, receiver);
+        }
+        tell(processor, in_flight.leave());
         record.portal_ran(result.ok());
         match result {
             Ok(value) if value < -MAX_ERRNO => Err(Errno(libc::EIO)),
@@ -416,12 +469,9 @@ impl CvmCalls {
     }
 
     #[inline]
-    fn wait(&self, handle: u64) -> Answer {
-        let mut connections = self
-            .connections
-            .try_borrow_mut()
-            .map_err(|_| Errno(libc::EDEADLK))?;
-        let endpoint = connections.handles.stream(handle)?;
+    fn wait(&self, processor: &dyn Processor, handle: u64) -> Answer {
+        let connections = self.connections_for(processor, handle)?;
+        let endpoint = connections.handles.known_stream(handle)?;
         endpoint.arm(self.parts.receiver.owner());
         // A revocation after this look tells all peers.
         if endpoint.is_revoked() {
@@ -432,11 +482,8 @@ impl CvmCalls {
 
     #[inline]
     fn wake(&self, processor: &dyn Processor, id: u64) -> Answer {
-        let mut connections = self
-            .connections
-            .try_borrow_mut()
-            .map_err(|_| Errno(libc::EDEADLK))?;
-        if let Some(armed) = connections.handles.own_stream(id)?.take_armed() {
+        let connections = self.connections_for(processor, id)?;
+        if let Some(armed) = connections.handles.known_own_stream(id)?.take_armed() {
             for index in armed {
                 self.interrupt(processor, index);
             }
@@ -1123,6 +1170,21 @@ impl CvmCalls {
     }
 }
 
+/// Tells those who wait for the end of a use, if it is theirs to wait for.
+#[inline]
+fn tell(processor: &dyn Processor, last: Option<LastOut<'_>>) {
+    let Some(last) = last else {
+        return;
+    };
+    let mut last = Some(last);
+    processor.with_thread_state(&mut || {
+        if let Some(last) = last.take() {
+            last.tell();
+        }
+        0
+    });
+}
+
 /// A [`FileInfo`] or a [`Window`], as its reader finds it.
 fn pair(words: [u64; 2]) -> [u8; 16] {
     const { assert!(size_of::<FileInfo>() == 16 && size_of::<Window>() == 16) };
@@ -1192,18 +1254,14 @@ impl CvmCalls {
         let [a, b, ..] = *arguments;
         match call {
             Hostcall::TimeNs => Some(self.parts.platform.now_ns() as i64),
-            Hostcall::Call => {
-                Some(processor.with_thread_state(&mut || to_code(self.call(processor, arguments))))
-            }
+            Hostcall::Call => Some(to_code(self.call(processor, arguments))),
             Hostcall::WaitForInterrupt => {
                 processor.wait_for_interrupt();
                 Some(0)
             }
             Hostcall::TimerSet => Some(to_code(found(processor.timer_set(a, b)))),
-            Hostcall::Wait => Some(processor.with_thread_state(&mut || to_code(self.wait(a)))),
-            Hostcall::Wake => {
-                Some(processor.with_thread_state(&mut || to_code(self.wake(processor, a))))
-            }
+            Hostcall::Wait => Some(to_code(self.wait(processor, a))),
+            Hostcall::Wake => Some(to_code(self.wake(processor, a))),
             Hostcall::Relax => {
                 processor.relax();
                 Some(0)

@@ -88,10 +88,10 @@ impl Receiver {
         &self.authority
     }
 
-    /// What its portals may write to in the window of its programs, if it has one.
+    /// What its portals may write to in the window of its programs; [`Capability::NULL`] while it has none.
     #[inline]
-    pub fn window(&self) -> Option<&Capability> {
-        self.window.get()
+    pub fn window(&self) -> &Capability {
+        self.window.get().unwrap_or(&Capability::NULL)
     }
 
     /// From now on it has this window. Only the first is taken.
@@ -140,8 +140,10 @@ impl Receiver {
     }
 }
 
-/// The stacks that portals of one cVM run on.
+/// The stacks that portals of one cVM run on. They have a cache line of their own: senders write to it with each message, and what is around it
+/// in a [`Receiver`] is read by others at the same time.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct PortalStacks {
     base: u64,
     /// One bit for each stack in use.
