@@ -27,7 +27,7 @@ def read(packages, suite, mirror, work, pool, epoch):
         if shutil.which(tool) is None:
             raise ImageError(f"{tool} is not installed; it is needed for Debian packages: install the packages mmdebstrap, fakechroot and fakeroot")
     output = os.path.join(work, "debian.tar")
-    command = ["mmdebstrap", "--mode=fakechroot", "--variant=essential", "--format=tar", "--quiet",
+    command = ["mmdebstrap", "--mode=fakechroot", "--variant=essential", "--format=tar",
                f"--include={','.join(packages)}", suite, output]
     if mirror is not None:
         command.append(mirror)
@@ -35,7 +35,8 @@ def read(packages, suite, mirror, work, pool, epoch):
     environment["PATH"] = environment.get("PATH", "") + ":/usr/sbin:/sbin"
     result = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if result.returncode != 0:
-        lines = "\n".join(result.stdout.strip().splitlines()[-20:])
+        # What it says about itself tells nobody which package it is about.
+        lines = "\n".join([line for line in result.stdout.strip().splitlines() if not line.startswith("I: ")][-20:])
         raise ImageError(f"mmdebstrap could not install {', '.join(packages)} from {suite}:\n{lines}")
     tree = archive.read(output, pool)
     os.unlink(output)
