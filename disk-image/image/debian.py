@@ -40,8 +40,41 @@ def read(packages, suite, mirror, work, pool, epoch):
         raise ImageError(f"mmdebstrap could not install {', '.join(packages)} from {suite}:\n{lines}")
     tree = archive.read(output, pool)
     os.unlink(output)
+    put_alternatives_back(tree)
     for parts in OF_THE_HOST:
         tree.remove(parts)
     if tree.find(["etc", "hosts"]) is None:
         tree.put("etc/hosts", Node(stat.S_IFREG, 0o644, content=pool.keep(io.BytesIO(HOSTS), len(HOSTS), "etc/hosts"), owned=True))
     return tree
+
+
+def put_alternatives_back(tree):
+    """Puts back links of alternatives that are missing.
+
+    ldconfig takes away links to libraries that lead nowhere. What leads to /etc/alternatives does, seen from outside of the tree: fakechroot does not reach
+    into a static program as ldconfig is.
+    """
+    known = tree.find(["var", "lib", "dpkg", "alternatives"])
+    for master, node in sorted(known.children.items()) if known is not None and known.is_directory else ():
+        if node.kind != stat.S_IFREG:
+            continue
+        with open(node.content, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+        # How it is chosen; the link; then a name and its link for each that follows this one, up to an empty line.
+        names = [master, *lines[2:lines.index("", 2) if "" in lines[2:] else 2:2]]
+        links = lines[1:2 * len(names):2]
+        for name, link in zip(names, links):
+            if tree.find(["etc", "alternatives", name]) is not None:
+                put_link_back(tree, link, f"/etc/alternatives/{name}")
+
+
+def put_link_back(tree, path, target):
+    """Makes a symbolic link where nothing is."""
+    parts = [part for part in path.split("/") if part]
+    above = tree.root.children.get(parts[0])
+    if above is not None and above.kind == stat.S_IFLNK:
+        # A folder that is in /usr nowadays.
+        parts = [*above.target.strip("/").split("/"), *parts[1:]]
+    folder = tree.find(parts[:-1])
+    if folder is not None and folder.is_directory and parts[-1] not in folder.children:
+        folder.children[parts[-1]] = Node(stat.S_IFLNK, 0o777, target=target)

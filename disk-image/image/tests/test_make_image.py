@@ -407,7 +407,7 @@ class Containers(ImageTest):
 @unittest.skipIf("CAPSTREAM_NO_MIRROR" in os.environ, "CAPSTREAM_NO_MIRROR is set")
 class Debian(ImageTest):
     def test_packages_with_what_they_depend_on(self):
-        image = self.make("--debian", "sqlite3,busybox")
+        image = self.make("--debian", "sqlite3,busybox,libblas3")
         self.assert_stat(image, "/bin", type="symlink", target="usr/bin")
         self.assert_stat(image, "/lib64", type="symlink", target="usr/lib64")
         self.assert_stat(image, "/usr/bin/sqlite3", mode=0o755, uid=0, gid=0)
@@ -417,6 +417,11 @@ class Debian(ImageTest):
         self.assert_stat(image, "/etc/ld.so.cache", type="regular")
         self.assertIn(":0:0:root:/root:/bin/bash\n", self.content(image, "/etc/passwd"))
         self.assertTrue({name for name in self.names(image, "/usr/lib/x86_64-linux-gnu") if name.startswith("libsqlite3.so")})
+        # Alternatives, also those for libraries.
+        self.assert_stat(image, "/usr/bin/awk", type="symlink", target="/etc/alternatives/awk")
+        name = "libblas.so.3-x86_64-linux-gnu"
+        self.assert_stat(image, "/usr/lib/x86_64-linux-gnu/libblas.so.3", type="symlink", target=f"/etc/alternatives/{name}")
+        self.assert_stat(image, f"/etc/alternatives/{name}", type="symlink", target="/usr/lib/x86_64-linux-gnu/blas/libblas.so.3")
         # Of the machine that it was made on.
         self.assertIsNone(self.stat(image, "/etc/resolv.conf"))
         self.assertIsNone(self.stat(image, "/etc/hostname"))

@@ -84,6 +84,24 @@ static void fixed(void)
 	EXPECT(there == MAP_FAILED && errno == ENOMEM, "an address that nobody has is ENOMEM");
 }
 
+/* Addresses that 32 bits hold. */
+static void low(void)
+{
+	size_t len = 16 * PAGE;
+	char *area = map(NULL, len, PROT_READ | PROT_WRITE, MAP_32BIT), *other;
+
+	REQUIRE(area != MAP_FAILED, "MAP_32BIT");
+	EXPECT((unsigned long)area + len <= 1UL << 31, "is below 2 GiB");
+	memset(area, 'l', len);
+	other = map(area, len, PROT_READ | PROT_WRITE, MAP_32BIT);
+	EXPECT(other != MAP_FAILED && other != area && (unsigned long)other + len <= 1UL << 31, "so is another");
+	EXPECT(area[len - 1] == 'l' && other[0] == 0, "with memory of its own");
+	EXPECT_ERROR(ENOMEM, map(NULL, 1UL << 31, PROT_NONE, MAP_32BIT) == MAP_FAILED ? -1 : 0, "2 GiB of them are ENOMEM");
+	EXPECT_OK(munmap(area, len), "munmap");
+	EXPECT_VALUE(SIGSEGV, touch(area, 0), "after which it is gone");
+	EXPECT_OK(munmap(other, len), "munmap of the other");
+}
+
 static void protection(void)
 {
 	char *volatile area = map(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, 0);
@@ -439,6 +457,7 @@ int main(void)
 	catch(SIGSEGV);
 	catch(SIGBUS);
 	fixed();
+	low();
 	protection();
 	reservations();
 	moved();

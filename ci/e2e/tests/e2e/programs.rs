@@ -122,8 +122,8 @@ mod needs_virtual_memory {
 
     programs! {
         /// Mappings, protection, reservations, files, copies for children, stacks.
-        address_space "/ld.so /tests/address_space" 81;
+        address_space "/ld.so /tests/address_space" 88;
         /// The same in a static executable.
-        address_space_static "/static/tests/address_space" 81;
+        address_space_static "/static/tests/address_space" 88;
     }
 }
