@@ -34,6 +34,11 @@ const PASST_MTU: u16 = 1500;
 /// has room.
 const TCP_RMEM: (usize, usize) = (1 << 20, 6 << 20);
 
+/// After how many microseconds at least the kernel sends again what `passt` has not acknowledged; its own value is 200,000. `passt` drops what the socket of the
+/// connection does not take, which is all there is to be lost on the way to it, and the connection stands still meanwhile. It acknowledges after
+/// 50,000 at most.
+const PASST_RTO_MIN_US: u32 = 60_000;
+
 /// What the network of a cVM is to be, over all its lives.
 #[derive(Clone, Debug)]
 pub struct NetworkSpec {
@@ -138,6 +143,7 @@ pub fn connect(cvm: &str, spec: &NetworkSpec) -> Result<(Net, Network), NetworkE
             known.tcp_rmem = known
                 .tcp_rmem
                 .map(|(first, most)| (first.min(room / 2), most.min(room)));
+            known.tcp_rto_min_us = Some(PASST_RTO_MIN_US);
             let options = NetOptions {
                 mac: *mac,
                 mtu: lease.mtu.unwrap_or(PASST_MTU),
@@ -191,6 +197,8 @@ struct Known {
     ask: bool,
     /// Sizes of a TCP connection's receive buffer, other than the kernel's own.
     tcp_rmem: Option<(usize, usize)>,
+    /// After how many microseconds at least TCP sends again, other than the kernel's own.
+    tcp_rto_min_us: Option<u32>,
 }
 
 impl Known {
@@ -246,6 +254,9 @@ impl Known {
         }
         if let Some((first, most)) = self.tcp_rmem {
             let _ = write!(words, " sysctl.net.ipv4.tcp_rmem=\"4096 {first} {most}\"");
+        }
+        if let Some(least) = self.tcp_rto_min_us {
+            let _ = write!(words, " sysctl.net.ipv4.tcp_rto_min_us={least}");
         }
         words
     }
