@@ -113,20 +113,18 @@ fn published_tcp() {
     finish_well(running, None, 3);
 }
 
-/// Packets of any size come through whole, also to a client that has room for less than one, and one that is slow to take them.
+/// Packets of any size come through whole, also to a client that has room for less than one and is slow to take them. It takes not much then: where both sides
+/// have more to send than all has room for, `passt` resets the connection.
 #[test]
 fn published_tcp_sizes() {
     let port = free_port();
-    let lens = [1_459, 61_441, 65_537, 1_000_003, runs::volume(3 * MIB)];
+    let lens = [1_459, 61_441, 65_537, runs::volume(1_000_003)];
     let serve = format!("serve-tcp 7000 {}", lens.len());
     let net = format!("{{ kind: user, ports: \"127.0.0.1:{port}:7000\" }}");
     let mut running =
         runs::start(&Deployment::new("published_tcp_sizes").cvm(cvm("alone", &serve, &net)));
     running.wait_for_line("listening", limit()).unwrap();
-    for (len, room) in lens
-        .into_iter()
-        .zip([2_048, 4_096, 30_000, 100_000, 20_000])
-    {
+    for (len, room) in lens.into_iter().zip([2_048, 4_096, 30_000, 100_000]) {
         let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         socket.set_read_timeout(Some(limit())).unwrap();
         set_socket_recv_buffer_size(&socket, room).unwrap();
@@ -147,7 +145,7 @@ fn published_tcp_sizes() {
     finish_well(running, None, lens.len() as u32);
 }
 
-/// The same with datagrams.
+/// As [`published_tcp`], with datagrams.
 #[test]
 fn published_udp() {
     const COUNT: usize = 50;
