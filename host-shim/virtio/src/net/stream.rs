@@ -293,6 +293,44 @@ mod tests {
         );
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn a_send_is_for_one_long_frame_or_for_short_ones(
+            lengths in prop::collection::vec(prop_oneof![14_usize..2000, 14..=MOST], 1..60),
+            in_part in prop::collection::vec(any::<bool>(), 100),
+        ) {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let mut sink = StreamSink::new(Arc::new(ours.into()));
+            let frame = vec![0; MOST];
+            let mut ends = vec![0];
+            let mut end = 0;
+            for length in lengths {
+                if BUFFER - end < LENGTH + length {
+                    break;
+                }
+                let sent = sink.send(Header::default(), Frame::Host(&frame[..length])).unwrap();
+                prop_assert_eq!(sent, Sent::Taken);
+                end += LENGTH + length;
+                ends.push(end);
+            }
+            let mut at = 0;
+            for in_part in in_part.into_iter().cycle() {
+                if at == end {
+                    break;
+                }
+                let len = sink.next_send();
+                prop_assert!(ends.contains(&(at + len)), "a frame in part");
+                let others = ends.iter().filter(|&&end| at < end && end < at + len).count();
+                prop_assert!(others == 0 || len <= PIECE, "{} frames in {len} bytes", others + 1);
+                // The host took the first piece only.
+                let sent = if in_part { len.min(PIECE + 3776) } else { len };
+                sink.advance(sent);
+                at += sent;
+            }
+        }
+    }
+
     /// Takes what there is, and the rest of the last frame by one look, as `passt` does. Returns how long the frames are.
     fn read_as_passt(mut from: &UnixStream, buffer: &mut [u8]) -> Vec<usize> {
         let read = from.read(buffer).unwrap();
