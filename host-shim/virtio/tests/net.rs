@@ -63,9 +63,10 @@ fn it_says_what_it_is() {
     assert!(interface.is_up());
     assert_eq!(interface.transport.read(0x10a, 2), 1500);
     let offered = interface.offered();
-    assert_eq!(offered & F_HOST_TSO4, 0, "nobody cuts segments there");
-    assert_ne!(offered & F_CSUM & F_GUEST_CSUM, F_CSUM);
-    assert_ne!(offered & F_MRG_RXBUF, 0);
+    for feature in [F_CSUM, F_GUEST_CSUM, F_HOST_TSO4, F_HOST_TSO6, F_MRG_RXBUF] {
+        assert_ne!(offered & feature, 0, "{feature:#x}");
+    }
+    assert_eq!(offered & F_GUEST_TSO4, 0, "nothing comes uncut from there");
 }
 
 #[test]
@@ -99,6 +100,117 @@ fn checksums_that_are_left_to_it_are_computed() {
         (sum & 0xffff) + (sum >> 16)
     });
     assert_eq!(sum, 0xffff);
+}
+
+/// The sum of 16 bit words that is all ones when a checksum is right.
+fn sum_of(bytes: &[u8], also: u32) -> u32 {
+    let mut sum = also;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
+
+/// A segment of TCP with `payload` bytes as a driver leaves it to a device: a packet of any length, of whose checksum only the pseudo header is there. Returns
+/// the device's header, the frame, where the segment begins, and the sum of the pseudo header.
+fn uncut(six: bool, payload: usize, size: u16) -> ([u8; HEADER], Vec<u8>, usize, u32) {
+    let mut bytes = frame(9, 1, 14);
+    let segment = 20 + payload;
+    let pseudo = if six {
+        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        bytes.extend([0x60, 0, 0, 0]);
+        bytes.extend((segment as u16).to_be_bytes());
+        bytes.extend([6, 64]);
+        bytes.extend([0xfd; 32]);
+        sum_of(&[0xfd; 32], 0)
+    } else {
+        bytes.extend([0x45, 0]);
+        bytes.extend((20 + segment as u16).to_be_bytes());
+        bytes.extend([0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        let sum = !sum_of(&bytes[14..34], 0) as u16;
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        sum_of(&[10, 0, 0, 1, 10, 0, 0, 2], 0)
+    };
+    let pseudo = sum_of(&(segment as u16).to_be_bytes(), pseudo + 6);
+    let start = bytes.len();
+    bytes.extend([
+        0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
+    ]);
+    bytes[start + 16..start + 18].copy_from_slice(&(pseudo as u16).to_be_bytes());
+    bytes.extend((0..payload).map(|at| (at * 31 + at / 253) as u8));
+    let kind = if six { 4 } else { 1 };
+    let [s0, s1] = size.to_le_bytes();
+    let header = [
+        1,
+        kind,
+        start as u8 + 20,
+        0,
+        s0,
+        s1,
+        start as u8,
+        0,
+        16,
+        0,
+        0,
+        0,
+    ];
+    (header, bytes, start, pseudo)
+}
+
+#[test]
+fn segments_go_out_uncut_with_their_checksum() {
+    let (net, other, _down) = stream();
+    let mut interface = Interface::new(net, 0);
+    for six in [false, true] {
+        // The longest frame is the last.
+        let longest = 65_535 - 14 - 20 - if six { 40 } else { 20 };
+        for payload in [1, 2, 999, 1461, 16_001, 65_001, longest] {
+            let (header, bytes, start, pseudo) = uncut(six, payload, 1440);
+            interface.send(header, &bytes);
+            let sent = read_frame(&other);
+            let field = start + 16..start + 18;
+            assert_eq!(sum_of(&sent[start..], pseudo), 0xffff, "{six} {payload}");
+            assert_eq!(sent[..field.start], bytes[..field.start]);
+            assert_eq!(sent[field.end..], bytes[field.end..]);
+        }
+    }
+}
+
+#[test]
+fn segments_are_cut_by_a_driver_that_agreed_to_nothing_else() {
+    let (net, other, _down) = stream();
+    let mut interface = Interface::new(net, F_HOST_TSO4);
+    let (header, bytes, ..) = uncut(false, 3000, 1440);
+    interface.send(header, &bytes);
+    let (header, bytes, ..) = uncut(true, 3000, 1440);
+    interface.send(header, &bytes);
+    assert_eq!(read_frame(&other).len(), bytes.len(), "the second alone");
+}
+
+#[test]
+fn a_frame_that_the_buffers_are_too_short_for_is_not_written() {
+    let (net, other, _down) = stream();
+    let counters = Arc::clone(net.counters());
+    let mut interface = Interface::new(net, F_MRG_RXBUF);
+    let count = || counters.lost_in.load(std::sync::atomic::Ordering::SeqCst);
+    // What follows each buffer has to stay as it is.
+    let marks: Vec<u64> = (0..4).map(|at| RECEIVED + at * 0x2000 + 600).collect();
+    for &mark in &marks {
+        interface.memory.write(mark, &[0xee; 0x2000 - 600]).unwrap();
+    }
+    interface.give(4, 600);
+    for len in [65_549, 65_000, 1514, 589] {
+        write_frame(&other, &frame(1, 9, len));
+    }
+    write_frame(&other, &frame(1, 9, 588));
+    assert_eq!(interface.receive().1, frame(1, 9, 588));
+    assert_eq!(count(), 4);
+    for &mark in &marks {
+        let mut bytes = [0; 0x2000 - 600];
+        interface.memory.read(mark, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 0xee));
+    }
 }
 
 #[test]

@@ -99,7 +99,12 @@ impl Net {
         let _ = set_socket_send_buffer_size(&socket, SEND_BUFFER);
         let socket = Arc::new(socket);
         let source = Source::Stream(StreamSource::new(Arc::clone(&socket)));
-        let features = 1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_GUEST_CSUM;
+        // Who takes frames of the longest length takes a packet uncut: it only has to have its checksum.
+        let features = 1 << VIRTIO_NET_F_CSUM
+            | 1 << VIRTIO_NET_F_GUEST_CSUM
+            | 1 << VIRTIO_NET_F_HOST_TSO4
+            | 1 << VIRTIO_NET_F_HOST_TSO6
+            | 1 << VIRTIO_NET_F_HOST_ECN;
         Net::new(
             features,
             Sink::Stream(StreamSink::new(socket)),

@@ -25,7 +25,8 @@
 //! # What is left to whom
 //!
 //! A frame that was not given its checksum, or that is to be cut into segments, is told from others by its header. On a tap device and on a switch it is passed on as it
-//! is; on a stream socket, which has no such headers, the checksum is computed here, and nobody is offered to leave segments to the device.
+//! is. A stream socket has no such headers: the checksum is computed here, and a packet that is to be cut stays whole, as whoever is there takes any length. Nothing comes uncut
+//! from there, so a driver is not offered to be left segments; its frames are as long as its MTU allows.
 //!
 //! # What gets lost
 //!

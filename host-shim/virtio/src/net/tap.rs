@@ -20,6 +20,7 @@ use super::error::NetError;
 use super::frame::Frame;
 use super::header::{HEADER, Header};
 use super::stream::Sent;
+use super::worker::Filled;
 
 const TUN: &str = "/dev/net/tun";
 
@@ -183,12 +184,16 @@ impl TapSource {
         })
     }
 
-    /// Reads one frame; `false` when there is none. The one before was taken.
-    pub(super) fn fill(&mut self) -> io::Result<bool> {
+    /// Reads one frame. The one before was taken.
+    pub(super) fn fill(&mut self) -> io::Result<Filled> {
         match (&*self.file).read(&mut self.buffer) {
             Ok(read) => {
                 self.held = read;
-                Ok(read > 0)
+                Ok(if read > 0 {
+                    Filled::Some
+                } else {
+                    Filled::Nothing
+                })
             }
             Err(error)
                 if matches!(
@@ -196,7 +201,7 @@ impl TapSource {
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                 ) =>
             {
-                Ok(false)
+                Ok(Filled::Nothing)
             }
             Err(error) => Err(error),
         }

@@ -77,11 +77,11 @@ impl Source {
         }
     }
 
-    fn fill(&mut self) -> io::Result<bool> {
+    fn fill(&mut self) -> io::Result<Filled> {
         match self {
             Source::Stream(source) => source.fill(),
             Source::Tap(source) => source.fill(),
-            Source::Backlog(_) => Ok(false),
+            Source::Backlog(_) => Ok(Filled::Nothing),
         }
     }
 
@@ -100,6 +100,17 @@ impl Source {
             Source::Backlog(backlog) => backlog.pop(),
         }
     }
+}
+
+/// What was taken from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// There is nothing.
+    Nothing,
+    /// Something, and there was no more.
+    All,
+    /// Something, and there may be more.
+    Some,
 }
 
 /// Where frames go to.
@@ -288,8 +299,9 @@ fn warn_driver(warnings: &WarningLimit, broken: &Broken) {
 struct Transmit {
     queue: Option<TransmitQueue>,
     sink: Sink,
-    /// Whether the host has to take something before there is anything to do.
-    blocked: bool,
+    /// Whether the host has to take something before there is anything to do. The thread looks at it without the lock, which is held while much is sent;
+    /// whoever else sets it wakes the thread.
+    blocked: Arc<AtomicBool>,
     warnings: WarningLimit,
 }
 
@@ -322,7 +334,8 @@ impl Transmit {
     ) -> io::Result<Progress> {
         match self.drain(counters, stopping, budget) {
             Ok(progress) => {
-                self.blocked = progress == Progress::Blocked;
+                self.blocked
+                    .store(progress == Progress::Blocked, Ordering::SeqCst);
                 Ok(progress)
             }
             Err(Trouble::Link(error)) => Err(error),
@@ -405,6 +418,8 @@ impl Transmit {
 
 struct Shared {
     transmit: Mutex<Transmit>,
+    /// That of `transmit`.
+    blocked: Arc<AtomicBool>,
     port: Arc<Port>,
     /// Where frames of the host's come from, for the thread to wait for.
     fd: Option<OwnedFd>,
@@ -455,12 +470,14 @@ impl Worker {
         } else {
             INLINE_SWITCH_BYTES
         };
+        let blocked = Arc::new(AtomicBool::new(false));
         Ok(Worker {
             shared: Arc::new(Shared {
+                blocked: Arc::clone(&blocked),
                 transmit: Mutex::new(Transmit {
                     queue: None,
                     sink,
-                    blocked: false,
+                    blocked,
                     warnings: WarningLimit::default(),
                 }),
                 port,
@@ -532,7 +549,7 @@ impl Worker {
                 return;
             }
         };
-        if transmit.blocked {
+        if self.shared.blocked.load(Ordering::SeqCst) {
             // The thread waits for the host, and looks at the queue then.
             return;
         }
@@ -627,7 +644,7 @@ impl Shared {
             let up = self.up.load(Ordering::SeqCst);
             let wanted = Wanted {
                 input: up && lock(&self.port.receive).wants_input(),
-                room: up && lock(&self.transmit).blocked,
+                room: up && self.blocked.load(Ordering::SeqCst),
             };
             let ready = match self.wait(wanted, left) {
                 Ok(ready) => ready,
@@ -674,13 +691,20 @@ impl Shared {
                 return Ok(false);
             }
             receive.pump(Some(&self.port.counters))?;
-            if !receive.wants_input() || !receive.source.fill()? {
-                receive.tell();
-                return Ok(false);
-            }
-            let result = receive.pump(Some(&self.port.counters));
+            let filled = if receive.wants_input() {
+                receive.source.fill()?
+            } else {
+                Filled::Nothing
+            };
+            let result = match filled {
+                Filled::Nothing => Ok(()),
+                Filled::All | Filled::Some => receive.pump(Some(&self.port.counters)),
+            };
             receive.tell();
             result?;
+            if filled != Filled::Some {
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -744,7 +768,7 @@ impl Shared {
         }
         let mut transmit = lock(&self.transmit);
         transmit.sink = Sink::Nowhere;
-        transmit.blocked = false;
+        self.blocked.store(false, Ordering::SeqCst);
         // What the driver sent meanwhile is lost, and its buffers are its own again.
         let drained = transmit.run(&self.port.counters, &self.stopping, WORKER_BYTES);
         if let Some(queue) = &transmit.queue {

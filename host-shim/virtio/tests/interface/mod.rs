@@ -36,6 +36,7 @@ pub const F_CSUM: u64 = 1 << 0;
 pub const F_GUEST_CSUM: u64 = 1 << 1;
 pub const F_GUEST_TSO4: u64 = 1 << 7;
 pub const F_HOST_TSO4: u64 = 1 << 11;
+pub const F_HOST_TSO6: u64 = 1 << 12;
 pub const F_MRG_RXBUF: u64 = 1 << 15;
 pub const F_EVENT_IDX: u64 = 1 << 29;
 pub const NEEDS_RESET: u64 = 64;

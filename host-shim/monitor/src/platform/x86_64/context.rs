@@ -23,7 +23,7 @@
 //! nothing happens then; the gate looks after it has written the mode that it returns to. So a request is seen by the handler or by the gate.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use capstream_abi::GuestEntries;
@@ -149,6 +149,9 @@ pub struct Context {
     portal: PortalMark,
     /// [`RUNNING`], [`SLEEPING`] or [`POLLING`].
     idle: AtomicU32,
+    /// Whether the thread is in a hostcall that has all of the monitor's state. The kernel that made it looks at the pending word before a program goes on, so that a
+    /// kick would do nothing but interrupt the monitor. Devices answer in such hostcalls, with interrupts for the vCPU that asks them.
+    in_hostcall: AtomicBool,
     /// Counts wake-ups; the sleeper waits for it to change.
     wake_ups: AtomicU32,
     /// The thread; 0 before it started and after it ended.
@@ -184,6 +187,7 @@ impl Context {
             abandon_owner: AtomicU64::new(0),
             portal: PortalMark::default(),
             idle: AtomicU32::new(RUNNING),
+            in_hostcall: AtomicBool::new(false),
             wake_ups: AtomicU32::new(0),
             tid: AtomicI32::new(0),
             clock: ThreadClock::new(),
@@ -243,10 +247,17 @@ impl Context {
         match self.idle.load(Ordering::SeqCst) {
             SLEEPING => self.send_wake_up(),
             // Somebody else set a bit and kicked before, and the kernel has not looked since.
-            RUNNING if before == 0 => self.send_kick(),
+            // If the hostcall has ended since, then after the bit was set, which the kernel sees therefore.
+            RUNNING if before == 0 && !self.in_hostcall.load(Ordering::SeqCst) => self.send_kick(),
             _ => {}
         }
         before & bits != bits
+    }
+
+    /// The thread begins a hostcall with all of the monitor's state, or is about to go back to the kernel.
+    #[inline]
+    pub fn set_in_hostcall(&self, is: bool) {
+        self.in_hostcall.store(is, Ordering::SeqCst);
     }
 
     /// Whether an interrupt is pending, as the cVM's kernel has left the word.
