@@ -52,6 +52,10 @@ programs! {
     endless_loops "/ld.so /tests/endless_loops" 3;
     /// Files, mappings, sockets, descriptors that signal events.
     kernel_services "/ld.so /tests/kernel_services" 134;
+    /// Extended attributes.
+    attributes "/ld.so /tests/attributes" 49;
+    /// Modes, owners, ways to open, hints, handles.
+    files "/ld.so /tests/files" 115;
 }
 
 /// The words of the command line arrive as they are, and the kernel names itself.
