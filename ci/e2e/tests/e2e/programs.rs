@@ -56,6 +56,10 @@ programs! {
     attributes "/ld.so /tests/attributes" 49;
     /// Modes, owners, ways to open, hints, handles.
     files "/ld.so /tests/files" 115;
+    /// Users, groups and capabilities.
+    credentials "/ld.so /tests/credentials" 70;
+    /// Mounts step by step, another root, name spaces of mounts.
+    mounts "/ld.so /tests/mounts" 88;
 }
 
 /// The words of the command line arrive as they are, and the kernel names itself.
