@@ -60,6 +60,8 @@ programs! {
     files "/ld.so /tests/files" 115;
     /// Users, groups and capabilities.
     credentials "/ld.so /tests/credentials" 70;
+    /// Policies, priorities, the processor.
+    scheduling "/ld.so /tests/scheduling" 79;
     /// Mounts step by step, another root, name spaces of mounts.
     mounts "/ld.so /tests/mounts" 88;
 }
