@@ -62,6 +62,8 @@ programs! {
     credentials "/ld.so /tests/credentials" 70;
     /// Policies, priorities, the processor.
     scheduling "/ld.so /tests/scheduling" 79;
+    /// Clocks that are set and adjusted.
+    clocks "/ld.so /tests/clocks" 47;
     /// Waiting for one and for several, moving waiters, locks whose owner dies.
     futexes "/ld.so /tests/futexes" 58;
     /// Mounts step by step, another root, name spaces of mounts.
