@@ -54,6 +54,8 @@ programs! {
     kernel_services "/ld.so /tests/kernel_services" 134;
     /// Extended attributes.
     attributes "/ld.so /tests/attributes" 49;
+    /// Contexts and rings of requests that go on by themselves.
+    asynchronous "/ld.so /tests/asynchronous" 44;
     /// Closing many, watches, waits, pipes, peers, and descriptors of other processes.
     descriptors "/ld.so /tests/descriptors" 49;
     /// Modes, owners, ways to open, hints, handles.
