@@ -54,6 +54,10 @@ programs! {
     kernel_services "/ld.so /tests/kernel_services" 134;
     /// Extended attributes.
     attributes "/ld.so /tests/attributes" 49;
+    /// Semaphores and queues that are waited for, and that tell.
+    messages "/ld.so /tests/messages" 42;
+    /// The domain's name, the kernel's messages, terminals that are hung up.
+    machine "/ld.so /tests/machine" 46;
     /// Contexts and rings of requests that go on by themselves.
     asynchronous "/ld.so /tests/asynchronous" 44;
     /// Closing many, watches, waits, pipes, peers, and descriptors of other processes.
