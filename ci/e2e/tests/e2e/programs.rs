@@ -58,6 +58,10 @@ programs! {
     messages "/ld.so /tests/messages" 42;
     /// The domain's name, the kernel's messages, terminals that are hung up.
     machine "/ld.so /tests/machine" 46;
+    /// Programs started by descriptors, what a process has of its own, barriers, signals to one thread.
+    execution "/ld.so /tests/execution" 104;
+    /// The same in a static executable.
+    execution_static "/static/tests/execution" 104;
     /// Contexts and rings of requests that go on by themselves.
     asynchronous "/ld.so /tests/asynchronous" 44;
     /// Closing many, watches, waits, pipes, peers, and descriptors of other processes.
