@@ -151,5 +151,7 @@ mod needs_virtual_memory {
         address_space "/ld.so /tests/address_space" 81;
         /// The same in a static executable.
         address_space_static "/static/tests/address_space" 81;
+        /// Pages that are held, sealed, mapped in another order, and those of other processes.
+        pages "/ld.so /tests/pages" 76;
     }
 }
