@@ -309,6 +309,11 @@ static void absent(void)
 		CALL(_sysctl), CALL(afs_syscall), CALL(create_module), CALL(epoll_ctl_old), CALL(epoll_wait_old), CALL(get_kernel_syms),
 		CALL(get_thread_area), CALL(getpmsg), CALL(ioperm), CALL(iopl), CALL(modify_ldt), CALL(putpmsg), CALL(query_module),
 		CALL(security), CALL(set_thread_area), CALL(tuxcall), CALL(uselib), CALL(vserver), { 335, "uretprobe" },
+#else
+		/* They need virtual memory. */
+		CALL(madvise), CALL(mincore), CALL(mlock), CALL(mlock2), CALL(mlockall), CALL(mprotect), CALL(msync), CALL(munlock),
+		CALL(munlockall), CALL(process_vm_readv), CALL(process_vm_writev), CALL(remap_file_pages), { 440, "process_madvise" },
+		{ 448, "process_mrelease" }, { 462, "mseal" },
 #endif
 		{ 443, "quotactl_fd" }, { 444, "landlock_create_ruleset" }, { 445, "landlock_add_rule" },
 		{ 446, "landlock_restrict_self" }, { 447, "memfd_secret" }, { 450, "set_mempolicy_home_node" },

@@ -52,6 +52,32 @@ programs! {
     endless_loops "/ld.so /tests/endless_loops" 3;
     /// Files, mappings, sockets, descriptors that signal events.
     kernel_services "/ld.so /tests/kernel_services" 134;
+    /// Extended attributes.
+    attributes "/ld.so /tests/attributes" 49;
+    /// Semaphores and queues that are waited for, and that tell.
+    messages "/ld.so /tests/messages" 42;
+    /// The domain's name, the kernel's messages, terminals that are hung up.
+    machine "/ld.so /tests/machine" 46;
+    /// Programs started by descriptors, what a process has of its own, barriers, signals to one thread.
+    execution "/ld.so /tests/execution" 104;
+    /// The same in a static executable.
+    execution_static "/static/tests/execution" 104;
+    /// Contexts and rings of requests that go on by themselves.
+    asynchronous "/ld.so /tests/asynchronous" 44;
+    /// Closing many, watches, waits, pipes, peers, and descriptors of other processes.
+    descriptors "/ld.so /tests/descriptors" 49;
+    /// Modes, owners, ways to open, hints, handles.
+    files "/ld.so /tests/files" 115;
+    /// Users, groups and capabilities.
+    credentials "/ld.so /tests/credentials" 70;
+    /// Policies, priorities, the processor.
+    scheduling "/ld.so /tests/scheduling" 79;
+    /// Clocks that are set and adjusted.
+    clocks "/ld.so /tests/clocks" 47;
+    /// Waiting for one and for several, moving waiters, locks whose owner dies.
+    futexes "/ld.so /tests/futexes" 58;
+    /// Mounts step by step, another root, name spaces of mounts.
+    mounts "/ld.so /tests/mounts" 88;
 }
 
 /// The words of the command line arrive as they are, and the kernel names itself.
@@ -125,5 +151,7 @@ mod needs_virtual_memory {
         address_space "/ld.so /tests/address_space" 88;
         /// The same in a static executable.
         address_space_static "/static/tests/address_space" 88;
+        /// Pages that are held, sealed, mapped in another order, and those of other processes.
+        pages "/ld.so /tests/pages" 76;
     }
 }
