@@ -70,9 +70,26 @@ static void holds_little(void)
 	munmap(area, 4 * PAGE);
 }
 
+/*
+ * New memory that is no part of a mapping beside it: a kernel may give a program more pages of a mapping than it touches,
+ * as Linux itself does with large ones.
+ */
+static char *map_apart(size_t pages)
+{
+	char *around = map(pages + 2, PROT_NONE);
+
+	mprotect(around + PAGE, pages * PAGE, PROT_READ | PROT_WRITE);
+	return around + PAGE;
+}
+
+static void unmap_apart(char *area, size_t pages)
+{
+	munmap(area - PAGE, (pages + 2) * PAGE);
+}
+
 static void holding(void)
 {
-	char *area = map(16, PROT_READ | PROT_WRITE), *other;
+	char *area = map_apart(16), *other;
 
 	EXPECT(held() == 0 && in_memory(area, 16) == 0, "nothing is held, and new pages are not there");
 	EXPECT_ERROR(EBADF, madvise(area, PAGE, MADV_WILLNEED), "nor can they be fetched, as there is no swap");
@@ -81,33 +98,33 @@ static void holding(void)
 	EXPECT_OK(syscall(SYS_mlock2, area + 8 * PAGE, 8 * PAGE, on_fault), "MLOCK_ONFAULT");
 	EXPECT(in_memory(area + 8 * PAGE, 8) == 0 && held() == 64, "brings none");
 	area[8 * PAGE] = 1;
-	EXPECT_VALUE(1, in_memory(area + 8 * PAGE, 8), "until it is used");
+	EXPECT(in_memory(area + 8 * PAGE, 8) >= 1, "until it is used");
 	EXPECT_ERROR(EINVAL, syscall(SYS_mlock2, area, PAGE, 2), "mlock2 with an unknown flag");
 	EXPECT_ERROR(EINVAL, madvise(area, PAGE, MADV_DONTNEED), "what is held is not given away");
 	EXPECT_OK(munlock(area, 16 * PAGE), "munlock");
 	EXPECT_VALUE(0, held(), "holds nothing any more");
-	munmap(area, 16 * PAGE);
+	unmap_apart(area, 16);
 	EXPECT_ERROR(ENOMEM, syscall(SYS_mlock2, area, PAGE, 0), "mlock2 of nothing");
 
-	area = map(4, PROT_READ | PROT_WRITE);
+	area = map_apart(4);
 	EXPECT_OK(mlockall(MCL_CURRENT), "mlockall of what there is");
 	EXPECT(held() > 16 && in_memory(area, 4) == 4, "holds it");
-	other = map(4, PROT_READ | PROT_WRITE);
+	other = map_apart(4);
 	EXPECT_VALUE(0, in_memory(other, 4), "and not what comes");
-	munmap(other, 4 * PAGE);
+	unmap_apart(other, 4);
 	EXPECT_OK(mlockall(MCL_FUTURE), "mlockall of what comes");
-	other = map(4, PROT_READ | PROT_WRITE);
+	other = map_apart(4);
 	EXPECT_VALUE(4, in_memory(other, 4), "holds that");
 	EXPECT_ERROR(EINVAL, mlockall(0), "mlockall of nothing");
 	EXPECT_ERROR(EINVAL, mlockall(4 /* MCL_ONFAULT */), "and only on use");
 	EXPECT_ERROR(EINVAL, mlockall(8), "and with an unknown flag");
 	EXPECT_OK(munlockall(), "munlockall");
 	EXPECT_VALUE(0, held(), "holds nothing any more");
-	munmap(other, 4 * PAGE);
-	other = map(4, PROT_READ | PROT_WRITE);
+	unmap_apart(other, 4);
+	other = map_apart(4);
 	EXPECT_VALUE(0, in_memory(other, 4), "and nothing that comes");
-	munmap(other, 4 * PAGE);
-	munmap(area, 4 * PAGE);
+	unmap_apart(other, 4);
+	unmap_apart(area, 4);
 	in_child(holds_little, "a child without rights ends");
 }
 
