@@ -84,9 +84,10 @@ static void fixed(void)
 	EXPECT(there == MAP_FAILED && errno == ENOMEM, "an address that nobody has is ENOMEM");
 }
 
-/* Addresses that 32 bits hold. */
+/* Addresses that 32 bits hold, which some processors' programs can ask for. */
 static void low(void)
 {
+#ifdef MAP_32BIT
 	size_t len = 16 * PAGE;
 	char *area = map(NULL, len, PROT_READ | PROT_WRITE, MAP_32BIT), *other;
 
@@ -100,6 +101,7 @@ static void low(void)
 	EXPECT_OK(munmap(area, len), "munmap");
 	EXPECT_VALUE(SIGSEGV, touch(area, 0), "after which it is gone");
 	EXPECT_OK(munmap(other, len), "munmap of the other");
+#endif
 }
 
 static void protection(void)
