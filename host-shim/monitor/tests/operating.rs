@@ -371,11 +371,13 @@ fn events_tell_what_happened() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let events = BufReader::new(follower.stdout.take().unwrap());
+    let mut events = BufReader::new(follower.stdout.take().unwrap()).lines();
+    // It is there when it tells what was before.
+    let first = events.next().unwrap();
     operated.tell(&["stop", "second"]);
     operated.running.wait().expect(1);
-    let seen: Vec<(String, String)> = events
-        .lines()
+    let seen: Vec<(String, String)> = std::iter::once(first)
+        .chain(events)
         .map(|line| {
             let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
