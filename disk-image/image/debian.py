@@ -7,6 +7,7 @@ installation; services are not started.
 """
 
 import io
+import itertools
 import os
 import shutil
 import stat
@@ -61,9 +62,8 @@ def put_alternatives_back(tree):
         with open(node.content, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
         # How it is chosen; the link; then a name and its link for each that follows this one, up to an empty line.
-        names = [master, *lines[2:lines.index("", 2) if "" in lines[2:] else 2:2]]
-        links = lines[1:2 * len(names):2]
-        for name, link in zip(names, links):
+        block = list(itertools.takewhile(bool, lines[1:]))
+        for name, link in zip([master, *block[1::2]], block[::2]):
             if tree.find(["etc", "alternatives", name]) is not None:
                 put_link_back(tree, link, f"/etc/alternatives/{name}")
 

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "calls.h"
 
 #define PAGE 4096UL
 #define GIB (1UL << 30)
@@ -231,15 +231,6 @@ static void files(void)
 	munmap(shared, PAGE);
 	munmap(private, PAGE);
 	close(fd);
-}
-
-static int ended_with(pid_t child)
-{
-	int status = -1;
-
-	if (waitpid(child, &status, 0) != child)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 static int counter = 1;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * For programs that test system calls one by one: numbers that the C library is too old for, which all processors share, and children. There
+ * For programs that test system calls one by one: numbers that the C library is too old for, which all processors share, clocks, and children. There
  * is no fork where there is no virtual memory, so a child here is one of vfork: it has the parent's memory, its checks count, and the parent
  * goes on when it has ended. What it changes of itself (user, name space, directory) is its own.
  */
 #ifndef CALLS_H
 #define CALLS_H
 
+#include <stdint.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -40,6 +42,15 @@
 
 /* A user of no importance. */
 #define NOBODY 1000
+
+/* In nanoseconds. */
+__attribute__((unused)) static int64_t now(clockid_t clock)
+{
+	struct timespec time = { 0 };
+
+	clock_gettime(clock, &time);
+	return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
 
 /* How a child ended: its exit status, or 128 and the signal. */
 __attribute__((unused)) static int ended_with(pid_t child)

@@ -33,14 +33,6 @@ static long adjust(struct adjustment *adjustment)
 	return syscall(SYS_adjtimex, adjustment);
 }
 
-static long long now(clockid_t clock)
-{
-	struct timespec time = { 0 };
-
-	clock_gettime(clock, &time);
-	return time.tv_sec * SECOND + time.tv_nsec;
-}
-
 /* A clock that was set is no earlier, and not much later: a machine may be busy. */
 static int is_about(long long time, long long wanted)
 {

@@ -13,17 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "calls.h"
 
 #define MS 1000000L
-
-static int64_t now(clockid_t clock)
-{
-	struct timespec time;
-
-	clock_gettime(clock, &time);
-	return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
 
 static void clocks(void)
 {

@@ -316,14 +316,9 @@ fn what_one_vcpu_gives_back_is_gone_for_the_others() {
 
 #[test]
 fn what_was_looked_up_is_known_without_a_lock() {
-    let Pair {
-        registry,
-        receiver,
-        sender,
-        id,
-        handle,
-    } = pair();
-    let (mut users, mut owners) = (sender.handles(), receiver.handles());
+    let pair = pair();
+    let (id, handle) = (pair.id, pair.handle);
+    let (mut users, mut owners) = (pair.sender.handles(), pair.receiver.handles());
     assert!(!users.is_current(handle) && users.known_stream(handle).is_err());
     assert!(!owners.is_current(id) && owners.known_own_stream(id).is_err());
     users.refresh(handle);
@@ -333,7 +328,7 @@ fn what_was_looked_up_is_known_without_a_lock() {
     assert!(Arc::ptr_eq(&known, owners.known_own_stream(id).unwrap()));
     assert!(users.known_own_stream(handle).is_err());
     // What is given back is still known, and known to be outdated.
-    registry.disconnect(&sender, handle).unwrap();
+    pair.registry.disconnect(&pair.sender, handle).unwrap();
     assert!(!users.is_current(handle) && users.known_stream(handle).is_ok());
     users.refresh(handle);
     assert!(users.is_current(handle));
@@ -429,19 +424,14 @@ fn a_revocation_ends_when_the_last_user_leaves() {
 
 #[test]
 fn whoever_waits_for_the_last_user_can_be_told_later() {
-    let Pair {
-        registry,
-        receiver,
-        sender,
-        id,
-        handle,
-    } = pair();
-    let mut handles = sender.handles();
+    let pair = pair();
+    let (id, handle) = (pair.id, pair.handle);
+    let mut handles = pair.sender.handles();
     let endpoint = Arc::clone(handles.stream(handle).unwrap());
     let inside = endpoint.enter_bare().unwrap();
     assert!(endpoint.enter_bare().unwrap().leave().is_none());
     thread::scope(|scope| {
-        let revoked = scope.spawn(|| registry.revoke(&receiver, id, LONG));
+        let revoked = scope.spawn(|| pair.registry.revoke(&pair.receiver, id, LONG));
         while !endpoint.is_revoked() {
             thread::yield_now();
         }

@@ -1172,17 +1172,15 @@ impl CvmCalls {
 
 /// Tells those who wait for the end of a use, if it is theirs to wait for.
 #[inline]
-fn tell(processor: &dyn Processor, last: Option<LastOut<'_>>) {
-    let Some(last) = last else {
-        return;
-    };
-    let mut last = Some(last);
-    processor.with_thread_state(&mut || {
-        if let Some(last) = last.take() {
-            last.tell();
-        }
-        0
-    });
+fn tell(processor: &dyn Processor, mut last: Option<LastOut<'_>>) {
+    if last.is_some() {
+        processor.with_thread_state(&mut || {
+            if let Some(last) = last.take() {
+                last.tell();
+            }
+            0
+        });
+    }
 }
 
 /// A [`FileInfo`] or a [`Window`], as its reader finds it.

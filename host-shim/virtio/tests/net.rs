@@ -94,12 +94,7 @@ fn checksums_that_are_left_to_it_are_computed() {
     let header = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
     interface.send(header, &frame);
     let sent = read_frame(&other);
-    let sum = sent[34..].chunks(2).fold(0_u32, |sum, pair| {
-        let word = u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]);
-        let sum = sum + u32::from(word);
-        (sum & 0xffff) + (sum >> 16)
-    });
-    assert_eq!(sum, 0xffff);
+    assert_eq!(sum_of(&sent[34..], 0), 0xffff);
 }
 
 /// The sum of 16 bit words that is all ones when a checksum is right.

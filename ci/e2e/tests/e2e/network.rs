@@ -136,7 +136,7 @@ fn published_tcp_sizes() {
                 let mut out = move |piece: &[u8]| out.write_all(piece).unwrap();
                 bytes.chunks(77_777).for_each(&mut out);
             });
-            // Its window is closed until now.
+            // Not for something to happen: this is how slow the client is, and its window is closed meanwhile.
             thread::sleep(Duration::from_millis(100));
             socket.read_exact(&mut back).unwrap();
         });

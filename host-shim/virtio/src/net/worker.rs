@@ -299,9 +299,6 @@ fn warn_driver(warnings: &WarningLimit, broken: &Broken) {
 struct Transmit {
     queue: Option<TransmitQueue>,
     sink: Sink,
-    /// Whether the host has to take something before there is anything to do. The thread looks at it without the lock, which is held while much is sent;
-    /// whoever else sets it wakes the thread.
-    blocked: Arc<AtomicBool>,
     warnings: WarningLimit,
 }
 
@@ -326,15 +323,11 @@ enum Trouble {
 }
 
 impl Transmit {
-    fn run(
-        &mut self,
-        counters: &NetCounters,
-        stopping: &AtomicBool,
-        budget: usize,
-    ) -> io::Result<Progress> {
-        match self.drain(counters, stopping, budget) {
+    fn run(&mut self, shared: &Shared, budget: usize) -> io::Result<Progress> {
+        match self.drain(&shared.port.counters, &shared.stopping, budget) {
             Ok(progress) => {
-                self.blocked
+                shared
+                    .blocked
                     .store(progress == Progress::Blocked, Ordering::SeqCst);
                 Ok(progress)
             }
@@ -418,8 +411,9 @@ impl Transmit {
 
 struct Shared {
     transmit: Mutex<Transmit>,
-    /// That of `transmit`.
-    blocked: Arc<AtomicBool>,
+    /// Whether the host has to take something before there is anything to send. Written under the lock of `transmit`. The thread looks at it without,
+    /// as that is held while much is sent; whoever else sets it wakes the thread.
+    blocked: AtomicBool,
     port: Arc<Port>,
     /// Where frames of the host's come from, for the thread to wait for.
     fd: Option<OwnedFd>,
@@ -470,14 +464,12 @@ impl Worker {
         } else {
             INLINE_SWITCH_BYTES
         };
-        let blocked = Arc::new(AtomicBool::new(false));
         Ok(Worker {
             shared: Arc::new(Shared {
-                blocked: Arc::clone(&blocked),
+                blocked: AtomicBool::new(false),
                 transmit: Mutex::new(Transmit {
                     queue: None,
                     sink,
-                    blocked,
                     warnings: WarningLimit::default(),
                 }),
                 port,
@@ -553,11 +545,7 @@ impl Worker {
             // The thread waits for the host, and looks at the queue then.
             return;
         }
-        let result = transmit.run(
-            &self.shared.port.counters,
-            &self.shared.stopping,
-            self.shared.inline_bytes,
-        );
+        let result = transmit.run(&self.shared, self.shared.inline_bytes);
         drop(transmit);
         match result {
             Ok(Progress::Idle) => {}
@@ -670,8 +658,7 @@ impl Shared {
 
     fn work(&self, ready: Wanted, left: &mut bool) -> io::Result<()> {
         if self.transmit_left.swap(false, Ordering::SeqCst) || ready.room {
-            let progress =
-                lock(&self.transmit).run(&self.port.counters, &self.stopping, WORKER_BYTES)?;
+            let progress = lock(&self.transmit).run(self, WORKER_BYTES)?;
             if progress == Progress::Left {
                 self.transmit_left.store(true, Ordering::SeqCst);
                 *left = true;
@@ -770,7 +757,7 @@ impl Shared {
         transmit.sink = Sink::Nowhere;
         self.blocked.store(false, Ordering::SeqCst);
         // What the driver sent meanwhile is lost, and its buffers are its own again.
-        let drained = transmit.run(&self.port.counters, &self.stopping, WORKER_BYTES);
+        let drained = transmit.run(self, WORKER_BYTES);
         if let Some(queue) = &transmit.queue {
             queue.signal().configuration_changed();
         }

@@ -109,8 +109,6 @@ pub struct Own {
     pub thunk_end: u64,
     /// The kernel's entries, once it has given them.
     pub entries: Option<GuestEntries>,
-    /// Whether a hostcall runs with all of the monitor's thread state.
-    pub in_full: bool,
     /// The kernel's timers, as the host numbers them.
     pub timers: [Option<i32>; TIMERS],
     /// The patches in the cVM's programs, from the moment that its kernel can take system calls until it is left.
@@ -149,7 +147,7 @@ pub struct Context {
     portal: PortalMark,
     /// [`RUNNING`], [`SLEEPING`] or [`POLLING`].
     idle: AtomicU32,
-    /// Whether the thread is in a hostcall that has all of the monitor's state. The kernel that made it looks at the pending word before a program goes on, so that a
+    /// Whether the thread is in a hostcall that has all of the monitor's state, which only the thread writes. The kernel that made it looks at the pending word before a program goes on, so that a
     /// kick would do nothing but interrupt the monitor. Devices answer in such hostcalls, with interrupts for the vCPU that asks them.
     in_hostcall: AtomicBool,
     /// Counts wake-ups; the sleeper waits for it to change.
@@ -254,10 +252,10 @@ impl Context {
         before & bits != bits
     }
 
-    /// The thread begins a hostcall with all of the monitor's state, or is about to go back to the kernel.
+    /// The thread begins a hostcall with all of the monitor's state, or is about to go back to the kernel. Returns what was said before.
     #[inline]
-    pub fn set_in_hostcall(&self, is: bool) {
-        self.in_hostcall.store(is, Ordering::SeqCst);
+    pub fn set_in_hostcall(&self, is: bool) -> bool {
+        self.in_hostcall.swap(is, Ordering::SeqCst)
     }
 
     /// Whether an interrupt is pending, as the cVM's kernel has left the word.

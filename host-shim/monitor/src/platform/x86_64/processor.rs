@@ -340,19 +340,13 @@ impl Processor for Native<'_> {
     }
 
     fn with_monitor_state(&self, mut work: &mut dyn FnMut() -> i64) -> i64 {
-        // SAFETY: only this thread uses `own`, and no handler uses this field.
-        let in_full = unsafe { &mut (*self.own()).in_full };
-        if *in_full {
+        if self.context.set_in_hostcall(true) {
             return work();
         }
-        *in_full = true;
-        self.context.set_in_hostcall(true);
         let data: *mut Work<'_> = &raw mut work;
         // SAFETY: `data` is what `call_work` expects, and this does not nest.
         let result = unsafe { capstream_with_host_state(self.context, call_work, data.cast()) };
         self.context.set_in_hostcall(false);
-        // SAFETY: as above; the field is looked up again because `work` may have used it.
-        unsafe { (*self.own()).in_full = false };
         result
     }
 }

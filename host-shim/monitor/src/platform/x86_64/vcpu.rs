@@ -73,7 +73,6 @@ impl NativeVcpu {
             thunk_begin: 0,
             thunk_end: 0,
             entries: None,
-            in_full: false,
             timers: [None; TIMERS],
             patches: None,
             window_patches: Vec::new(),
